@@ -1,0 +1,1 @@
+"""Hand-designed networks to compare a search with."""

@@ -1,0 +1,1 @@
+"""Everything between image files and training batches."""

@@ -1,0 +1,1 @@
+"""Losses: callables from logits and class-index targets to a scalar."""

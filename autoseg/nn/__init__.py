@@ -1,0 +1,1 @@
+"""Operations and building blocks that spaces and baselines share."""

@@ -1,0 +1,1 @@
+"""What a search is, and the strategies that drive NNI engines."""

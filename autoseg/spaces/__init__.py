@@ -1,0 +1,1 @@
+"""Search spaces: NNI model spaces, one file each."""
