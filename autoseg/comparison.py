@@ -1,0 +1,44 @@
+"""comparison.json: all models of a run side by side, and the verdict, read from their test results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autoseg.runfolder import RunFolder, read_json
+from autoseg.train.verdict import ModelResult, interval, verdict
+
+
+def compare(folder: RunFolder, labels: list[str], seeds: list[int]) -> dict[str, Any]:
+    """Collect the test results of all trainings and judge them.
+
+    Args:
+        folder: A run folder in which every model has a test.json for every seed.
+        labels: Models in the order of the report.
+        seeds: Training seeds.
+
+    Returns:
+        The content of comparison.json. Times and latencies are measurements; everything else is a
+        function of configuration, data and seeds.
+    """
+    models: dict[str, Any] = {}
+    results: dict[str, ModelResult] = {}
+    for label in labels:
+        tests = [read_json(folder.model(label, seed) / "test.json") for seed in seeds]
+        counts = np.array([[image["confusion"] for image in test["images"]] for test in tests], np.int64)
+        result = ModelResult(tests[0]["role"], counts, tuple(seeds))
+        results[label] = result
+        models[label] = {
+            "role": tests[0]["role"],
+            "params": tests[0]["params"],
+            "flops": tests[0]["flops"],
+            "latency_ms": tests[0]["latency_ms"],
+            "seeds": [
+                {key: test[key] for key in ("seed", "miou", "dice", "accuracy", "iou_per_class", "train_seconds")}
+                for test in tests
+            ],
+            "miou": result.miou,
+            "miou_interval": list(interval(result)),
+        }
+    return {"models": models, "verdict": verdict(results).to_json()}

@@ -1,0 +1,57 @@
+"""Batch normalisation that survives a batch of one.
+
+Normalising over a batch needs at least two values per channel. A pooled 1x1 map (the image-level
+branch of DeepLabv3, the deepest level of a U-Net on a small crop) offers one value when the last
+batch of an epoch holds a single image; torch then raises an error in the middle of a training.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """:class:`torch.nn.BatchNorm2d` that normalises a lone value with the running statistics.
+
+    With two or more values per channel, and in evaluation mode, it is the ordinary layer with the
+    same parameters and state. With one value per channel in training mode, the running mean and
+    variance are used (as in evaluation) and are left as they are: one value has no variance to learn.
+
+    Example:
+        >>> import torch
+        >>> tuple(BatchNorm2d(4).train()(torch.rand(1, 4, 1, 1)).shape)
+        (1, 4, 1, 1)
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``(N, C, H, W)``; the shape stays."""
+        if self.training and input.numel() == self.num_features:
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        return super().forward(input)
+
+
+def tolerate_single_values(network: nn.Module) -> nn.Module:
+    """Replace every plain ``nn.BatchNorm2d`` inside ``network`` by :class:`BatchNorm2d`, in place.
+
+    Parameters, buffers and their names stay the same. Subclasses (for example timm's normalisation
+    with a built-in activation) are left alone, because what they add would be lost.
+
+    Args:
+        network: Any network whose normalisation layers keep running statistics.
+
+    Returns:
+        ``network``.
+
+    Example:
+        >>> import torch
+        >>> net = tolerate_single_values(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3)))
+        >>> bool(net(torch.rand(1, 3, 8, 8)).isfinite().all())
+        True
+    """
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d and module.track_running_stats:
+            module.__class__ = BatchNorm2d
+    return network

@@ -1,0 +1,321 @@
+"""What the report reads from a run folder.
+
+A run may be unfinished, killed in the middle of a line, or made without a search. Everything that can be
+read is returned, and what cannot is named in ``Run.missing`` in words for the reader of the report.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autoseg.errors import Problem, UserError
+from autoseg.report.palette import model_colors
+
+log = logging.getLogger(__name__)
+
+ROLE_ORDER = ("finalist", "baseline", "control")
+
+
+@dataclass
+class SeedRun:
+    """The folder of one training: its curve and its test result."""
+
+    seed: int
+    folder: Path
+    history: list[dict[str, float | None]] = field(default_factory=list)
+    test: dict[str, Any] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ModelRun:
+    """One model of the comparison.
+
+    Attributes:
+        seeds: One dict per seed, as in ``comparison.json``; fractions 0..1.
+        runs: What lies in ``models/<name>/seed-<k>/``, lowest seed first.
+    """
+
+    name: str
+    role: str
+    params: float | None = None
+    flops: float | None = None
+    latency_ms: float | None = None
+    miou: float | None = None
+    interval: tuple[float, float] | None = None
+    seeds: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[SeedRun] = field(default_factory=list)
+    color: str = ""
+
+    @property
+    def shown(self) -> SeedRun | None:
+        """The training whose predictions are on disk: the first seed."""
+        with_pictures = [run for run in self.runs if (run.folder / "predictions").is_dir()]
+        return next(iter(with_pictures or self.runs), None)
+
+    def mean(self, key: str) -> float | None:
+        """Mean over the seeds of a number of ``comparison.json``; None when no seed has it."""
+        return mean(seed.get(key) for seed in self.seeds)
+
+    def image_scores(self) -> dict[str, float]:
+        """MIoU (0..1) of each test image for the first seed; images without a score are left out."""
+        images = self.shown.test.get("images", []) if self.shown else []
+        scores = {str(i.get("name")): number(i.get("miou")) for i in images if isinstance(i, dict)}
+        return {name: score for name, score in scores.items() if score is not None}
+
+
+@dataclass
+class Run:
+    """Everything the report shows, read once."""
+
+    folder: Path
+    config_text: str
+    config: dict[str, Any]
+    plan: dict[str, Any]
+    environment: dict[str, Any]
+    architecture: dict[str, Any]
+    epochs: list[dict[str, Any]]
+    candidates: list[dict[str, Any]]
+    models: list[ModelRun]
+    verdict: dict[str, Any]
+    missing: list[str]
+
+    @property
+    def name(self) -> str:
+        """Name of the run: the one in the experiment file, else that of the folder."""
+        return str(self.config.get("name") or self.folder.resolve().name)
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set in the experiment file, or an empty string."""
+        data = self.config.get("data")
+        return str(data.get("dataset") or "") if isinstance(data, dict) else str(data or "")
+
+    @property
+    def date(self) -> str:
+        """Day of the run (ISO): as noted in environment.json, else when its files were last written."""
+        for key in ("started", "date", "created", "time"):
+            value = self.environment.get(key)
+            if isinstance(value, str) and value[:4].isdigit():
+                return value[:10]
+        times = [p.stat().st_mtime for p in self.folder.glob("*") if p.suffix in (".json", ".yaml")]
+        return datetime.fromtimestamp(max(times)).date().isoformat() if times else ""
+
+    @property
+    def finalist(self) -> ModelRun | None:
+        """The searched model; without one, the first model of the table."""
+        return self.models[0] if self.models else None
+
+
+def number(value: object) -> float | None:
+    """A finite float, or None for null, NaN and anything that is not a number.
+
+    Example:
+        >>> number("0.5"), number(None), number(float("nan")), number("")
+        (0.5, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        result = float(value)
+    except ValueError:
+        return None
+    return result if math.isfinite(result) else None
+
+
+def mean(values: Iterable[object]) -> float | None:
+    """Mean of the numbers among ``values``; None when there are none.
+
+    Example:
+        >>> mean([1, None, 2.0]), mean([])
+        (1.5, None)
+    """
+    known = [v for v in map(number, values) if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder, finished or not.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        What was found; sentences about what was not are in ``missing``.
+
+    Raises:
+        UserError: When ``folder`` is not a directory.
+
+    Example:
+        >>> import tempfile
+        >>> read_run(Path(tempfile.mkdtemp())).missing[0]
+        'The resolved experiment file (config.yaml) is missing.'
+    """
+    if not folder.is_dir():
+        raise UserError(Problem("there is no such run folder", str(folder), "give the folder that 'autoseg run' wrote"))
+    missing: list[str] = []
+    config_text, config = _config(folder / "config.yaml", missing)
+    plan = _json(folder / "plan.json", missing, "The plan (plan.json) is missing.")
+    environment = _json(folder / "environment.json", missing, "Versions and machine (environment.json) are missing.")
+    architecture = _json(
+        folder / "architecture.json",
+        missing,
+        "No architecture was found yet, or none was searched (architecture.json).",
+    )
+    lines = _lines(folder / "search" / "journal.jsonl")
+    if not lines:
+        missing.append("There is no search journal (search/journal.jsonl), so no search curves and no candidates.")
+    comparison = _json(folder / "comparison.json", missing, _UNFINISHED)
+    models = _models(folder, comparison)
+    if not models:
+        missing.append("No trained model was found (models/).")
+    elif comparison and len(models) == 1:
+        missing.append("Only one model was trained, so there is nothing to compare it with.")
+    elif comparison and all(model.role != "baseline" for model in models):
+        missing.append("No hand-designed baseline was trained.")
+    verdict = comparison.get("verdict")
+    return Run(
+        folder=folder,
+        config_text=config_text,
+        config=config,
+        plan=plan,
+        environment=environment,
+        architecture=architecture,
+        epochs=[line for line in lines if line.get("kind") == "epoch"],
+        candidates=[line for line in lines if line.get("kind") == "candidate"],
+        models=models,
+        verdict=verdict if isinstance(verdict, dict) else {},
+        missing=missing,
+    )
+
+
+_UNFINISHED = (
+    "The run is not finished: there is no comparison.json, so no verdict and no intervals. "
+    "Values are those of the trainings that have been tested so far."
+)
+
+
+def _config(path: Path, missing: list[str]) -> tuple[str, dict[str, Any]]:
+    """Text and content of the experiment file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        log.debug("config.yaml of the run was not read: %s", error)
+        missing.append("The resolved experiment file (config.yaml) is missing.")
+        return "", {}
+    return text, content if isinstance(content, dict) else {}
+
+
+def _json(path: Path, missing: list[str] | None = None, note: str = "") -> dict[str, Any]:
+    """A JSON object, or an empty dict with a note when it is absent or broken."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        log.debug("%s was not read: %s", path.name, error)
+        content = None
+    if isinstance(content, dict):
+        return content
+    if missing is not None:
+        missing.append(note)
+    return {}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; a line cut by a kill is skipped."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found = []
+    for line in text.splitlines():
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(content, dict):
+            found.append(content)
+    return found
+
+
+def _history(path: Path) -> list[dict[str, float | None]]:
+    """Rows of a training curve; cells without a number are None."""
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = [{k: number(v) for k, v in row.items() if k} for row in csv.DictReader(stream)]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+    return [row for row in rows if row.get("epoch") is not None]
+
+
+def _seed_runs(folder: Path) -> list[SeedRun]:
+    """The trainings of one model, lowest seed first."""
+    runs = []
+    for path in folder.glob("seed-*"):
+        seed = path.name.removeprefix("seed-")
+        if path.is_dir() and seed.isdigit():
+            test, card = _json(path / "test.json"), _json(path / "model.json")
+            runs.append(SeedRun(int(seed), path, _history(path / "history.csv"), test, card))
+    return sorted(runs, key=lambda run: run.seed)
+
+
+def _models(folder: Path, comparison: Mapping[str, Any]) -> list[ModelRun]:
+    """The models of the comparison by role and score; of an unfinished run, those that have a folder."""
+    entries = comparison.get("models")
+    if isinstance(entries, dict) and entries:
+        models = [_compared(name, entry, folder) for name, entry in entries.items() if isinstance(entry, dict)]
+    else:
+        folders = sorted(p for p in (folder / "models").glob("*") if p.is_dir())
+        models = [_tested(path) for path in folders]
+    models.sort(key=_place)
+    for model, color in zip(models, model_colors([m.role for m in models]), strict=True):
+        model.color = color
+    return models
+
+
+def _place(model: ModelRun) -> tuple[int, float]:
+    """Finalists first, in the order of the run (the verdict is about the first), then the others by score."""
+    role = ROLE_ORDER.index(model.role) if model.role in ROLE_ORDER else 1
+    return role, 0.0 if role == 0 else -(model.miou or 0.0)
+
+
+def _compared(name: str, entry: Mapping[str, Any], folder: Path) -> ModelRun:
+    """A model as comparison.json describes it."""
+    seeds = [seed for seed in entry.get("seeds") or [] if isinstance(seed, dict)]
+    interval = entry.get("miou_interval")
+    bounds = [number(v) for v in interval] if isinstance(interval, list) and len(interval) == 2 else []
+    return ModelRun(
+        name=name,
+        role=str(entry.get("role") or "model"),
+        params=number(entry.get("params")),
+        flops=number(entry.get("flops")),
+        latency_ms=number(entry.get("latency_ms")),
+        miou=number(entry.get("miou")),
+        interval=(bounds[0], bounds[1]) if len(bounds) == 2 and None not in bounds else None,  # type: ignore[arg-type]
+        seeds=seeds,
+        runs=_seed_runs(folder / "models" / name),
+    )
+
+
+def _tested(path: Path) -> ModelRun:
+    """A model of an unfinished run, from the test results of its seeds so far."""
+    runs = _seed_runs(path)
+    seeds = [run.test for run in runs if run.test]
+    card = next((run.card for run in runs if run.card), {})
+    return ModelRun(
+        name=path.name,
+        role=str((card.get("build") or {}).get("role") or "model"),
+        miou=mean(seed.get("miou") for seed in seeds),
+        seeds=seeds,
+        runs=runs,
+    )

@@ -1,0 +1,204 @@
+"""NNI's ENAS engine with its defects cured.
+
+As shipped, NNI 3.0's ENAS never exports what it learned. What is wrong, and what is done here:
+
+1. Lightning >= 2.1 no longer tags batches with their loader: :class:`TaggedBatches` does.
+2. ``list_models()`` sets the model again and thereby replaces the trained controller by a new one:
+   :meth:`EnasModule.set_model` builds it once.
+3. ``export()`` draws one random sample: :meth:`EnasModule.export` takes the most probable choice.
+4. After an epoch that ends on a multiple of ``batches_per_update`` the controller is updated again on
+   every weight step, on stale data: :meth:`EnasModule.training_step` updates on rewards only.
+5. The default policy hands the optimiser an unordered set of parameters, so that its state cannot be
+   stored: :func:`ppo` orders them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from autoseg.quiet import load_nni
+
+load_nni()
+
+import torch  # noqa: E402
+from nni.nas.nn.pytorch import ModelSpace  # noqa: E402
+from nni.nas.oneshot.pytorch.sampling import EnasLightningModule  # noqa: E402
+from nni.nas.strategy import ENAS  # noqa: E402
+from nni.nas.strategy._rl_impl import Actor, Critic, Preprocessor  # noqa: E402
+from tianshou.policy import PPOPolicy  # noqa: E402
+
+from autoseg.spaces.base import Choices, plain  # noqa: E402
+
+
+class TaggedBatches:
+    """Training batches, then reward batches, each with its tag, as NNI's module wants them.
+
+    Args:
+        train: One epoch of training batches.
+        rewards: As many batches as architectures are to be scored per epoch.
+    """
+
+    def __init__(self, train: Any, rewards: Any) -> None:
+        self.train, self.rewards = train, rewards
+
+    def __len__(self) -> int:
+        return len(self.train) + len(self.rewards)
+
+    def __iter__(self) -> Iterator[tuple[Any, str]]:
+        for batch in self.train:
+            yield batch, "train"
+        for batch in self.rewards:
+            yield batch, "val"
+
+
+def ppo(env: Any, lr: float, entropy: float, hidden: int = 64) -> PPOPolicy:
+    """NNI's recurrent actor and critic under PPO, with ordered parameters.
+
+    Args:
+        env: NNI's tuning environment.
+        lr: Learning rate of Adam.
+        entropy: Weight of the entropy bonus.
+        hidden: Width of the recurrent network.
+    """
+    network = Preprocessor(env.observation_space, hidden)
+    actor, critic = Actor(env.action_space, network), Critic(network)
+    parameters = list(dict.fromkeys([*actor.parameters(), *critic.parameters()]))
+    return PPOPolicy(
+        actor,
+        critic,
+        torch.optim.Adam(parameters, lr=lr),
+        torch.distributions.Categorical,
+        discount_factor=1.0,
+        ent_coef=entropy,
+        action_space=env.action_space,
+    )
+
+
+class EnasModule(EnasLightningModule):
+    """NNI's ENAS module with the cures listed above; ``rewards`` holds those of the current epoch."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rewards: list[float] = []
+
+    def set_model(self, model: ModelSpace) -> None:
+        """Set the supernet; the controller is made the first time and kept."""
+        if self._generator is None:
+            super().set_model(model)
+        else:
+            self.training_module.set_model(model)
+
+    def training_step(self, packed: tuple[Any, str], batch_idx: int) -> Any:
+        """A weight step on a training batch, or a reward on a validation batch."""
+        if packed[1] == "val":
+            output = super().training_step(packed, batch_idx)
+            if output is not None:
+                self.rewards.append(float(output))
+            return output
+        # A counter of zero keeps the parent from updating the controller here.
+        counter, self._trajectory_counter = self._trajectory_counter, 0
+        try:
+            return super().training_step(packed, batch_idx)
+        finally:
+            self._trajectory_counter = counter
+
+    def select(self, choices: Choices) -> None:
+        """Make the supernet follow the given choices."""
+        for module in self.supernet_modules():
+            module.resample(memo=dict(choices))
+
+    @torch.no_grad()
+    def draw(self, greedy: bool = False) -> Choices:
+        """One architecture from the controller: a random one, or at every decision the most probable."""
+        self.policy.eval()
+        original = self.policy.dist_fn
+        if greedy:
+            self.policy.dist_fn = _Greedy
+        try:
+            return plain(self.generator.next_sample())
+        finally:
+            self.policy.dist_fn = original
+
+    def export(self) -> Choices:
+        """The most probable architecture."""
+        return self.draw(greedy=True)
+
+    def entropy(self) -> float:
+        """Mean entropy of the decisions along the most probable path, 1 = undecided, 0 = certain."""
+        self.draw(greedy=True)
+        entropies = []
+        for probabilities in (self.generator.sample_logits or {}).values():
+            if len(probabilities) > 1:
+                total = sum(probabilities)
+                shares = [p / total for p in probabilities]
+                entropies.append(-sum(p * math.log(p) for p in shares if p > 0) / math.log(len(shares)))
+        return sum(entropies) / len(entropies) if entropies else 0.0
+
+    def controller_state(self) -> dict[str, Any]:
+        """Controller, its optimiser and its counter; between updates the replay buffer matters too.
+
+        Call it when all rewards have been used for an update, as at the end of an epoch in which the
+        number of rewards is a multiple of ``batches_per_update``: the buffer is then overwritten whole
+        before it is read again, and need not be stored.
+        """
+        if self._trajectory_counter % self.batches_per_update:
+            raise RuntimeError("rewards are waiting for an update; the state is complete only after it")
+        return {
+            "policy": dict(self.policy.state_dict()),
+            "optimiser": self.policy.optim.state_dict(),
+            "counter": self._trajectory_counter,
+        }
+
+    def load_controller_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`controller_state` returned."""
+        self.policy.load_state_dict(state["policy"])
+        self.policy.optim.load_state_dict(state["optimiser"])
+        self._trajectory_counter = state["counter"]
+
+
+class _Greedy(torch.distributions.Categorical):
+    """A categorical distribution whose sample is its mode."""
+
+    def sample(self, sample_shape: Any = ()) -> torch.Tensor:  # noqa: D102
+        mode: torch.Tensor = self.probs.argmax(-1)
+        return mode
+
+
+class CuredEnas(ENAS):
+    """NNI's ENAS strategy that uses :class:`EnasModule` and tagged batches.
+
+    Args:
+        policy: From NNI's tuning environment to a policy.
+        rewards_per_update: Architectures scored before each update of the controller.
+        warmup_epochs: Epochs in which only weights are trained.
+        update: Arguments of the PPO update.
+    """
+
+    def __init__(
+        self, policy: Callable[[Any], Any], rewards_per_update: int, warmup_epochs: int, update: dict[str, Any]
+    ) -> None:
+        super().__init__(
+            batches_per_update=rewards_per_update,
+            reward_metric_name="miou",
+            policy_fn=policy,
+            warmup_epochs=warmup_epochs,
+            update_kwargs=update,
+        )
+
+    def configure_oneshot_module(self, training_module: Any) -> EnasModule:
+        """The cured module in place of NNI's."""
+        return EnasModule(
+            training_module,
+            batches_per_update=self.batches_per_update,
+            log_prob_every_n_step=1 << 30,  # probabilities are reported once per epoch by our callback
+            reward_metric_name=self.reward_metric_name,
+            policy_fn=self.policy_fn,
+            update_kwargs=self.update_kwargs,
+            warmup_epochs=self.warmup_epochs,
+        )
+
+    def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
+        """Both loaders one after the other, tagged."""
+        return TaggedBatches(train_dataloader_fn(), val_dataloader_fn())

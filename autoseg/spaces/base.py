@@ -1,0 +1,57 @@
+"""What spaces share: listing decisions, counting and describing choices.
+
+A *space* is an NNI ``ModelSpace`` whose constructor is ``(in_channels, num_classes, *, ...)``. Its
+labels do not depend on width or depth, so that choices found in a small network rebuild a large one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from autoseg.quiet import load_nni
+
+load_nni()
+
+from nni.mutable import Categorical, CategoricalMultiple  # noqa: E402
+from nni.nas.nn.pytorch import ModelSpace  # noqa: E402
+
+Choices = dict[str, Any]
+"""``{label: value}``; the value of an input choice is a list of one index, as NNI wants it."""
+
+
+class CellDrawing(TypedDict):
+    """A cell as a graph for the report: ``nodes`` have id, label, kind; ``edges`` are ``[from, to]``."""
+
+    title: str
+    nodes: list[dict[str, str]]
+    edges: list[list[str]]
+
+
+def decisions(space: ModelSpace) -> dict[str, list[Any]]:
+    """All decisions of a space and their possible values, in the order of construction.
+
+    Args:
+        space: An unfrozen space.
+
+    Returns:
+        ``{label: [value, ...]}``; values of input choices are one-element lists.
+
+    Raises:
+        TypeError: A decision is neither a layer choice nor a choice of one input.
+    """
+    found: dict[str, list[Any]] = {}
+    for label, mutable in space.simplify().items():
+        name = "".join(label)  # NNI's label is a subclass of str that does not survive JSON and checkpoints
+        if isinstance(mutable, Categorical):
+            found[name] = list(mutable.values)
+        elif isinstance(mutable, CategoricalMultiple) and mutable.n_chosen == 1:
+            found[name] = [[value] for value in mutable.values]
+        else:
+            raise TypeError(f"decision {name!r} is a {mutable!r}; only one-of-many choices are supported")
+    return found
+
+
+def plain(choices: dict[Any, Any]) -> Choices:
+    """Choices with NNI's label type removed and keys sorted: JSON-able and comparable."""
+    cleaned = {"".join(k): list(v) if isinstance(v, list | tuple) else v for k, v in choices.items()}
+    return dict(sorted(cleaned.items()))

@@ -1,0 +1,187 @@
+"""The paper's notation for ED-NAS cells: tuples of codes, sizes of the space, and the published cells.
+
+An encoder cell is ``E = [(I1, I2, OP1, OP2), ...]``, one 4-tuple per block; a chain decoder cell is
+``D = [(I1, OP1), ...]``; a multi-branch decoder cell is written like an encoder cell. Operation codes
+are 0 = 3x3 depthwise separable, 1 = 5x5 depthwise separable, 2 = 3x3, 3 = 3x3 dilated by 2, 4 = 3x3 max
+pooling (ED-NAS, Table 1). Input codes count the candidates of a block: under the reading ``"enas"``
+0 = the previous cell, 1 = the cell before it, 2 + b = block b; under ``"fig"`` 0 = the previous cell,
+1 + b = block b. This file needs no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+OPERATIONS = ("dw3", "dw5", "conv3", "dil3", "pool3")
+"""Operation names in the order of the paper's codes (kept equal to ``nn.ops.ED_NAS_OPERATIONS``)."""
+READINGS = ("enas", "fig")
+DECODERS = ("chain", "multi")
+
+BranchTuple = tuple[int, int, int, int]
+ChainTuple = tuple[int, int]
+
+
+def candidates(block: int, inputs: str) -> int:
+    """Number of tensors that block ``block`` (from 0) may read.
+
+    Example:
+        >>> [candidates(b, "enas") for b in range(3)], [candidates(b, "fig") for b in range(3)]
+        ([2, 3, 4], [1, 2, 3])
+    """
+    if inputs not in READINGS:
+        raise ValueError(f"inputs must be one of {READINGS}, got {inputs!r}")
+    return block + (2 if inputs == "enas" else 1)
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """A pair of cells in the paper's notation.
+
+    Attributes:
+        encoder: ``(I1, I2, OP1, OP2)`` per block.
+        decoder: ``(I1, OP1)`` per block for a chain, else as the encoder.
+        inputs: Which reading the input codes follow, ``"enas"`` or ``"fig"``.
+        wiring: ``"given"``, or ``"assumed"`` when the paper does not say which inputs a block reads.
+        source: Where the cells come from.
+
+    Raises:
+        ValueError: A code is out of range or the cells have different numbers of blocks.
+    """
+
+    encoder: tuple[BranchTuple, ...]
+    decoder: tuple[Any, ...]
+    inputs: str = "enas"
+    wiring: str = "given"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        wrong = _wrong_branches("E", self.encoder, self.inputs)
+        if len(self.encoder) != len(self.decoder):
+            wrong.append(f"E has {len(self.encoder)} blocks and D has {len(self.decoder)}")
+        elif self.decoder_kind == "chain":
+            for b, (source, op) in enumerate(self.decoder):
+                if source != b:
+                    wrong.append(f"D[{b}]: I1={source}, but block {b} of a chain reads the block before it ({b})")
+                if not 0 <= op < len(OPERATIONS):
+                    wrong.append(f"D[{b}]: OP1={op} is not in 0..{len(OPERATIONS) - 1}")
+        else:
+            wrong += _wrong_branches("D", self.decoder, self.inputs)
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks N in each cell."""
+        return len(self.encoder)
+
+    @property
+    def decoder_kind(self) -> str:
+        """``"chain"`` or ``"multi"``."""
+        return "chain" if all(len(block) == 2 for block in self.decoder) else "multi"
+
+    def __str__(self) -> str:
+        return f"E={_show(self.encoder)} D={_show(self.decoder)}"
+
+
+def _show(blocks: tuple[Any, ...]) -> str:
+    return "[" + ",".join("(" + ",".join(map(str, block)) + ")" for block in blocks) + "]"
+
+
+def _wrong_branches(cell: str, blocks: tuple[Any, ...], inputs: str) -> list[str]:
+    """What is out of range in the tuples of a multi-branch cell."""
+    wrong = []
+    for b, block in enumerate(blocks):
+        if len(block) != 4:
+            wrong.append(f"{cell}[{b}] has {len(block)} codes, not 4")
+            continue
+        limit = candidates(b, inputs)
+        for name, code, size in zip(
+            ("I1", "I2", "OP1", "OP2"), block, (limit, limit, len(OPERATIONS), len(OPERATIONS)), strict=True
+        ):
+            if not 0 <= code < size:
+                wrong.append(f"{cell}[{b}]: {name}={code} is not in 0..{size - 1}")
+    return wrong
+
+
+def to_choices(genotype: Genotype) -> dict[str, Any]:
+    """The choices of :class:`autoseg.spaces.ednas.EdNas` that a genotype stands for.
+
+    Example:
+        >>> to_choices(ED_NAS_N3)["enc0_op1"], to_choices(ED_NAS_N3)["dec2_op1"]
+        ('dw5', 'conv3')
+    """
+    choices: dict[str, Any] = {}
+    branches = [("enc", genotype.encoder)]
+    if genotype.decoder_kind == "multi":
+        branches.append(("dec", genotype.decoder))
+    else:
+        choices.update({f"dec{b}_op1": OPERATIONS[op] for b, (_, op) in enumerate(genotype.decoder)})
+    for cell, blocks in branches:
+        for b, (in1, in2, op1, op2) in enumerate(blocks):
+            if candidates(b, genotype.inputs) > 1:
+                choices[f"{cell}{b}_in1"], choices[f"{cell}{b}_in2"] = [in1], [in2]
+            choices[f"{cell}{b}_op1"], choices[f"{cell}{b}_op2"] = OPERATIONS[op1], OPERATIONS[op2]
+    return dict(sorted(choices.items()))
+
+
+def from_choices(choices: dict[str, Any], inputs: str = "enas") -> Genotype:
+    """The genotype of a set of choices; the inverse of :func:`to_choices`.
+
+    Raises:
+        ValueError: Choices of another space, or of a broken file.
+    """
+    try:
+        blocks = sum(label.startswith("enc") and label.endswith("_op1") for label in choices)
+        if "dec0_op2" in choices:
+            decoder: tuple[Any, ...] = tuple(_branch(choices, "dec", b) for b in range(blocks))
+        else:
+            decoder = tuple((b, OPERATIONS.index(choices[f"dec{b}_op1"])) for b in range(blocks))
+        encoder = tuple(_branch(choices, "enc", b) for b in range(blocks))
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(f"these are not choices of the ED-NAS space: {error}") from error
+    return Genotype(encoder, decoder, inputs)
+
+
+def _branch(choices: dict[str, Any], cell: str, b: int) -> BranchTuple:
+    """Codes of block ``b``; an input that was no decision (one candidate only) is code 0."""
+    in1, in2 = (choices.get(f"{cell}{b}_{side}", [0])[0] for side in ("in1", "in2"))
+    op1, op2 = (OPERATIONS.index(choices[f"{cell}{b}_{side}"]) for side in ("op1", "op2"))
+    return (in1, in2, op1, op2)
+
+
+def space_size(blocks: int, decoder: str = "chain", inputs: str = "enas", modulo_swap: bool = False) -> int:
+    """Number of different pairs of cells, exactly.
+
+    Args:
+        blocks: N.
+        decoder: ``"chain"`` or ``"multi"``.
+        inputs: ``"enas"`` or ``"fig"``.
+        modulo_swap: Count two blocks that differ only in the order of their branches as one.
+
+    Example:
+        >>> space_size(3, inputs="fig"), space_size(4, inputs="enas")
+        (70312500, 3515625000000)
+    """
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder must be one of {DECODERS}, got {decoder!r}")
+    branches = [candidates(b, inputs) * len(OPERATIONS) for b in range(blocks)]
+    cell = math.prod(n * (n + 1) // 2 if modulo_swap else n * n for n in branches)
+    return cell * (len(OPERATIONS) ** blocks if decoder == "chain" else cell)
+
+
+def _assumed(pairs: list[tuple[int, int]], chain: list[int], source: str) -> Genotype:
+    """Published operations with every block reading the previous cell twice (the wiring was lost)."""
+    return Genotype(
+        encoder=tuple((0, 0, op1, op2) for op1, op2 in pairs),
+        decoder=tuple((b, op) for b, op in enumerate(chain)),
+        wiring="assumed",
+        source=source,
+    )
+
+
+ED_NAS_N3 = _assumed([(1, 2), (0, 0), (1, 0)], [0, 0, 2], "ED-NAS, Figure 7a")
+"""Best cells with N = 3 and a chain decoder; operations from the figure, wiring assumed."""
+ED_NAS_N4 = _assumed([(2, 0), (4, 3), (0, 0), (2, 2)], [0, 2, 0, 2], "ED-NAS, Figure 7b")
+"""Best cells with N = 4 and a chain decoder, the paper's ED-NAS; operations from the figure, wiring assumed."""

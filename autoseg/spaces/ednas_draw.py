@@ -1,0 +1,56 @@
+"""ED-NAS cells as graphs that the report draws. This file needs no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autoseg.spaces.ednas_code import OPERATIONS, Genotype
+
+if TYPE_CHECKING:
+    from autoseg.spaces.base import CellDrawing
+
+LABELS = {
+    "dw3": "3x3 separable",
+    "dw5": "5x5 separable",
+    "conv3": "3x3 conv",
+    "dil3": "3x3 dilated",
+    "pool3": "3x3 max pool",
+}
+
+
+def draw_cells(genotype: Genotype) -> list[CellDrawing]:
+    """Encoder cell and decoder cell of a genotype.
+
+    Example:
+        >>> from autoseg.spaces.ednas_code import ED_NAS_N3
+        >>> [cell["title"] for cell in draw_cells(ED_NAS_N3)]
+        ['Encoder cell', 'Decoder cell (chain)']
+    """
+    encoder = _branches("Encoder cell", genotype.encoder, genotype.inputs)
+    if genotype.decoder_kind == "multi":
+        return [encoder, _branches("Decoder cell (multi-branch)", genotype.decoder, genotype.inputs)]
+    nodes = [{"id": "in", "label": "unpooled input", "kind": "input"}]
+    edges = []
+    for b, (_, op) in enumerate(genotype.decoder):
+        nodes.append({"id": f"b{b}", "label": LABELS[OPERATIONS[op]], "kind": "op"})
+        edges.append([nodes[-2]["id"], f"b{b}"])
+    nodes.append({"id": "out", "label": "output", "kind": "output"})
+    edges.append([nodes[-2]["id"], "out"])
+    return [encoder, {"title": "Decoder cell (chain)", "nodes": nodes, "edges": edges}]
+
+
+def _branches(title: str, blocks: tuple[tuple[int, int, int, int], ...], inputs: str) -> CellDrawing:
+    sources = ["previous cell"] + (["cell before"] if inputs == "enas" else [])
+    externals = len(sources)
+    ids = [f"in{i}" for i in range(externals)] + [f"add{b}" for b in range(len(blocks))]
+    used = {code for block in blocks for code in block[:2]}
+    nodes = [{"id": ids[i], "label": name, "kind": "input"} for i, name in enumerate(sources) if i in used]
+    edges = []
+    for b, (in1, in2, op1, op2) in enumerate(blocks):
+        for side, (source, op) in enumerate(((in1, op1), (in2, op2))):
+            nodes.append({"id": f"b{b}_{side}", "label": LABELS[OPERATIONS[op]], "kind": "op"})
+            edges += [[ids[source], f"b{b}_{side}"], [f"b{b}_{side}", f"add{b}"]]
+        nodes.append({"id": f"add{b}", "label": f"add (block {b})", "kind": "combine"})
+    nodes.append({"id": "out", "label": "concat, 1x1 conv", "kind": "output"})
+    edges += [[f"add{b}", "out"] for b in range(len(blocks)) if b + externals not in used]
+    return {"title": title, "nodes": nodes, "edges": edges}

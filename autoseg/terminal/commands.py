@@ -1,0 +1,187 @@
+"""What the commands do that need torch: glue between the library and the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from autoseg import registry
+from autoseg.comparison import compare
+from autoseg.config import load_config
+from autoseg.data.images import read_image
+from autoseg.errors import Interrupted, Problem, UserError
+from autoseg.experiment import Prepared, load_data, prepare, run, train_and_test
+from autoseg.plan import Plan, infer_recipe
+from autoseg.predict.segmenter import find_model, load
+from autoseg.report.page import write_report
+from autoseg.runfolder import RunFolder, read_json, write_atomic
+from autoseg.search.architecture import Architecture
+from autoseg.terminal.bars import make_progress
+from autoseg.terminal.tables import comparison_table, plan_table, plugin_table
+from autoseg.train.evaluate import evaluate
+from autoseg.train.modelspec import ModelSpec
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_experiment(file: Path, out: Path | None, resume: bool, overrides: list[str], dry_run: bool) -> None:
+    """``autoseg run`` and ``autoseg plan``."""
+
+    def on_plan(plan: Plan, prepared: Prepared) -> None:
+        info = prepared.data.info
+        counts = ", ".join(f"{len(prepared.data.split(s))} {s}" for s in ("train", "val", "test"))
+        _say(f"{info.name}: {counts}; {info.channels} channel(s); classes: {', '.join(info.classes)}")
+        table = plan_table(plan.to_json())
+        print(table) if dry_run else _say(table)
+
+    try:
+        finished = run(
+            file,
+            out=out,
+            resume=resume,
+            overrides=overrides,
+            dry_run=dry_run,
+            progress=make_progress(),
+            on_plan=on_plan,
+        )
+    except Interrupted as interruption:
+        if dry_run:
+            raise
+        changes = " ".join(f"--set {text}" for text in overrides)
+        again = " ".join(
+            part for part in (f"autoseg run {file}", f"--out {out}" if out else "", changes, "--resume") if part
+        )
+        raise Interrupted(f"The state is saved; continue with\n  {again}") from interruption
+    if finished:
+        print(comparison_table(finished.comparison))
+        _say(f"\nreport: {finished.folder / 'report.html'}")
+
+
+def check_target(target: Path, overrides: list[str]) -> None:
+    """``autoseg check``: raises with all problems, or says what is there."""
+    source: Any = {"data": {"path": str(target)}} if target.is_dir() else target
+    config = load_config(source, overrides)
+    data = load_data(config) if target.is_dir() else prepare(config).data
+    for name in ("train", "val", "test"):
+        print(f"{name}: {len(data.split(name))} images")
+    print(f"classes: {', '.join(data.info.classes)}")
+    for note in data.notes:
+        print(f"note: {note}")
+    print("no problems found")
+
+
+def write_report_again(path: Path) -> Path:
+    """``autoseg report``: without the data set, the report has no pictures of it."""
+    folder = RunFolder(path)
+    config = load_config(folder.config)
+    try:
+        data = load_data(config)
+    except UserError as error:
+        _say(f"note: the data set cannot be read, so the report has no pictures of it ({error.problems[0]})")
+        data = None
+    if folder.plan.exists():
+        plan = Plan.from_json(read_json(folder.plan))
+        missing = [s for m in plan.models for s in plan.seeds if not (folder.model(m, s) / "test.json").exists()]
+        if not missing:
+            from autoseg.runfolder import write_json
+
+            write_json(folder.comparison, compare(folder, plan.models, plan.seeds))
+    return write_report(path, data)
+
+
+def train_one(file: Path, model: str, out: Path | None, overrides: list[str]) -> dict[str, Any]:
+    """``autoseg train``: one network, the seed of the experiment."""
+    config = load_config(file, [*overrides, "baselines=[]", "repeats=1"])
+    if model.endswith(".json") or Path(model).is_file():
+        spec = ModelSpec(Path(model).stem, "finalist", architecture=Architecture.read(model))
+        spec = ModelSpec(
+            spec.label, spec.role, architecture=spec.architecture, options=dict(config.train.space_options)
+        )
+    else:
+        registry.get("model", model)
+        spec = ModelSpec(model, "baseline", model=model)
+    folder = RunFolder(out or Path("runs") / f"{config.name}-{spec.label}")
+    folder.open(resume=False)
+    prepared = prepare(config)
+    recipe, _ = infer_recipe(config, prepared.data)
+    plan = Plan(recipe, None, [spec.label], [config.seed])
+    with folder.lock():
+        train_and_test(folder, prepared, plan, spec, config.seed, make_progress())
+    result: dict[str, Any] = read_json(folder.model(spec.label, config.seed) / "test.json")
+    _say(f"model: {folder.model(spec.label, config.seed)}")
+    return {key: result[key] for key in ("model", "seed", "miou", "dice", "accuracy", "iou_per_class", "params")}
+
+
+def test_model(model: Path, data_file: Path, overrides: list[str], device: str | None) -> dict[str, Any]:
+    """``autoseg test``: scores on the test split of another experiment file."""
+    segmenter = load(model, device or "auto")
+    data = load_data(load_config(data_file, overrides))
+    if (data.info.channels, data.info.num_classes) != (segmenter.info.channels, segmenter.info.num_classes):
+        raise UserError(
+            Problem(
+                f"the data have {data.info.channels} channel(s) and {data.info.num_classes} classes, the model "
+                f"{segmenter.info.channels} and {segmenter.info.num_classes}",
+                str(data_file),
+                "test a model on data like those it was trained on",
+            )
+        )
+    result = evaluate(segmenter.network, data.test, data.info, segmenter.description.normalisation, segmenter.compute)
+    return {"model": str(find_model(model)), "split": "test", "images": len(data.test), **result.scores.to_json()}
+
+
+def predict_images(model: Path, images: list[Path], out: Path, device: str | None) -> Iterator[Path]:
+    """``autoseg predict``: a mask and an overlay per image."""
+    problems = [Problem("there is no such file", str(path), "check the path") for path in images if not path.is_file()]
+    stems = [path.stem for path in images]
+    problems += [
+        Problem(f"several images are called {stem!r}", str(out), "predict them into different folders")
+        for stem in sorted({s for s in stems if stems.count(s) > 1})
+    ]
+    if problems:
+        raise UserError(problems)
+    segmenter = load(model, device or "auto")
+    colors = np.array(segmenter.info.colors, np.uint8)
+    for path in images:
+        image = read_image(path)
+        mask = segmenter.predict(image)
+        grey = image if image.ndim == 2 else image[..., :3].mean(-1)
+        low, high = float(grey.min()), float(grey.max())
+        shown = np.repeat(((grey - low) / max(high - low, 1e-9) * 255).astype(np.uint8)[..., None], 3, axis=2)
+        blend = np.where(mask[..., None] > 0, (0.55 * shown + 0.45 * colors[mask]).astype(np.uint8), shown)
+        for name, picture in ((f"{path.stem}.png", mask), (f"{path.stem}_overlay.png", blend[..., ::-1])):
+            content = cv2.imencode(".png", picture)[1].tobytes()
+            yield write_atomic(out / name, lambda handle, content=content: handle.write(content))
+
+
+def examine() -> None:
+    """``autoseg doctor``."""
+    from autoseg.environment import describe_environment
+    from autoseg.train.compute import Compute
+
+    compute = Compute.resolve()
+    environment = describe_environment([], "", compute.device)
+    machine = environment["machine"]
+    print(f"autoseg {environment['autoseg']}, python {environment['python']}, {machine['system']}")
+    print(f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, device {machine['device']}")
+    for package, found in environment["packages"].items():
+        print(f"{package}: {found or 'not installed'}")
+    rows = registry.listing()
+    problems = []
+    for plugin in registry.plugins():
+        try:
+            registry.load(plugin.kind, plugin.name)
+        except UserError as error:
+            problems += error.problems
+    broken = [row for row in rows if row["error"]]
+    if broken:
+        print(plugin_table(broken))
+    if problems:
+        raise UserError(problems)
+    print(f"all {len(rows)} plugins load")

@@ -1,0 +1,95 @@
+"""Plans, comparisons and plugin lists as plain text tables."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from autoseg.durations import format_duration
+
+
+def _render(table: Table) -> str:
+    """The table as text, as wide as the terminal and at least 80 columns."""
+    file = io.StringIO()
+    width = max(80, shutil.get_terminal_size((110, 24)).columns)
+    Console(file=file, width=width, highlight=False, markup=False, emoji=False).print(table)
+    return file.getvalue().rstrip()
+
+
+def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def plugin_table(rows: list[dict[str, Any]]) -> str:
+    """Name, kind, description and distribution; below each broken plugin the reason.
+
+    Example:
+        >>> row = {"name": "unet", "kind": "model", "description": "U-Net.", "distribution": "autoseg", "error": None}
+        >>> print(plugin_table([row]).splitlines()[2].split())
+        ['unet', 'model', 'U-Net.', 'autoseg']
+    """
+    table = _table("name", "kind", "description", "from")
+    for row in rows:
+        text = f"does not load: {row['error']}" if row["error"] else row["description"]
+        table.add_row(row["name"], row["kind"], text, row["distribution"])
+    return _render(table)
+
+
+def plan_table(plan: dict[str, Any]) -> str:
+    """Stages with their predicted times, memory and the notes."""
+    table = _table("stage", "what", "about", right=("about",))
+    for stage in plan["stages"]:
+        table.add_row(stage["name"], stage["what"], format_duration(round(stage["seconds"])))
+    table.add_row("total", f"memory {plan['memory_bytes'] / 2**30:.1f} GiB", format_duration(round(plan["seconds"])))
+    return _render(table) + "".join(f"\n- {note}" for note in plan["notes"])
+
+
+def comparison_table(comparison: dict[str, Any]) -> str:
+    """All models of a run, best first, and the verdict."""
+    table = _table(
+        "model", "role", "mIoU %", "95 % interval", "Dice %", "params", "GFLOPs", "ms", "train s",
+        right=("mIoU %", "95 % interval", "Dice %", "params", "GFLOPs", "ms", "train s"),
+    )  # fmt: skip
+    models = sorted(comparison["models"].items(), key=lambda item: -(item[1]["miou"] or 0))
+    for name, model in models:
+        low, high = model["miou_interval"]
+        seeds = model["seeds"]
+        table.add_row(
+            name,
+            model["role"],
+            _percent(model["miou"]),
+            f"{_percent(low)} to {_percent(high)}",
+            _percent(_mean([seed["dice"] for seed in seeds])),
+            f"{model['params'] / 1e6:.2f} M",
+            "n/a" if model["flops"] is None else f"{model['flops'] / 1e9:.2f}",
+            "n/a" if model["latency_ms"] is None else f"{model['latency_ms']:.0f}",
+            f"{_mean([seed['train_seconds'] for seed in seeds]) or 0:.0f}",
+        )
+    return f"{_render(table)}\n\n{comparison['verdict']['text']}"
+
+
+def runs_table(runs: dict[str, dict[str, Any]]) -> str:
+    """The models of several runs under each other, and each run's verdict."""
+    table = _table("run", "model", "role", "mIoU %", "95 % interval", right=("mIoU %", "95 % interval"))
+    for run, comparison in runs.items():
+        for name, model in sorted(comparison["models"].items(), key=lambda item: -(item[1]["miou"] or 0)):
+            low, high = model["miou_interval"]
+            table.add_row(run, name, model["role"], _percent(model["miou"]), f"{_percent(low)} to {_percent(high)}")
+    return _render(table) + "".join(f"\n{run}: {c['verdict']['text']}" for run, c in runs.items())
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{100 * value:.1f}"
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None

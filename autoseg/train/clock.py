@@ -1,0 +1,78 @@
+"""How far a training is: budgets in epochs or in seconds, and the learning rate over them."""
+
+from __future__ import annotations
+
+import math
+import time
+
+
+class Clock:
+    """Counts the seconds of a training, interruptions left out, and says which share is done.
+
+    Args:
+        epochs: Length in epochs, or None when ``seconds`` decides.
+        seconds: Length in seconds of wall-clock time.
+        spent: Seconds already used before this process (a resumed training).
+
+    Raises:
+        ValueError: Both lengths are given, or none.
+
+    Example:
+        >>> clock = Clock(epochs=10)
+        >>> clock.fraction(epoch=5, step=0, steps=4), clock.total, clock.unit
+        (0.5, 10, 'epochs')
+    """
+
+    def __init__(self, *, epochs: int | None = None, seconds: float | None = None, spent: float = 0.0) -> None:
+        if (epochs is None) == (seconds is None):
+            raise ValueError("give either epochs or seconds")
+        self.epochs, self.seconds = epochs, seconds
+        self._before = spent
+        self._start = time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        """Seconds used so far."""
+        return self._before + time.monotonic() - self._start
+
+    @property
+    def total(self) -> float:
+        """The length, in ``unit``."""
+        return self.epochs if self.epochs is not None else float(self.seconds or 0.0)
+
+    @property
+    def unit(self) -> str:
+        """``"epochs"`` or ``"s"``."""
+        return "epochs" if self.epochs is not None else "s"
+
+    def done(self, epoch: int, step: int, steps: int) -> float:
+        """How much of ``total`` is done, in ``unit``."""
+        return epoch + step / max(steps, 1) if self.epochs is not None else self.spent
+
+    def fraction(self, epoch: int, step: int, steps: int) -> float:
+        """Share of the training that is done, 0..1."""
+        return min(1.0, self.done(epoch, step, steps) / max(self.total, 1e-9))
+
+    @property
+    def over(self) -> bool:
+        """Whether a budget in seconds is used up (a budget in epochs ends by counting)."""
+        return self.seconds is not None and self.spent >= self.seconds
+
+
+def learning_rate(peak: float, fraction: float, warmup: float = 0.05, final: float = 0.02) -> float:
+    """Linear warm-up, then a cosine down to ``final * peak``.
+
+    Args:
+        peak: Highest learning rate.
+        fraction: Share of the training that is done, 0..1.
+        warmup: Share of the training spent on warming up.
+        final: Last learning rate as a share of the peak.
+
+    Example:
+        >>> [round(learning_rate(1.0, f), 3) for f in (0.0, 0.05, 0.525, 1.0)]
+        [0.1, 1.0, 0.51, 0.02]
+    """
+    if fraction < warmup:
+        return peak * max(0.1, fraction / warmup)
+    position = (fraction - warmup) / (1 - warmup)
+    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * position)))

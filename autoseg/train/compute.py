@@ -1,0 +1,99 @@
+"""Where and in which precision to compute, resolved from ``compute:`` of the experiment file."""
+
+from __future__ import annotations
+
+import os
+import random
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from autoseg.errors import Problem, UserError
+
+_LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and a precision.
+
+    Attributes:
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        precision: ``"32"``, ``"bf16"`` or ``"16"`` (automatic mixed precision, CUDA only).
+        threads: CPU threads for torch.
+
+    Example:
+        >>> Compute.resolve(device="cpu").precision
+        '32'
+    """
+
+    device: str = "cpu"
+    precision: str = "32"
+    threads: int = 1
+
+    @classmethod
+    def resolve(cls, device: str = "auto", precision: str = "auto", threads: int | None = None) -> Compute:
+        """Replace every ``auto``: CUDA and bfloat16 where there is a GPU, else the CPU and float32.
+
+        bfloat16 is not the default on a CPU because it slows down slim networks.
+
+        Raises:
+            UserError: A device is asked for that this machine does not have.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device.startswith("cuda"):
+            count = torch.cuda.device_count()
+            number = int(device.partition(":")[2] or 0)
+            if number >= count:
+                found = f"torch finds {count} CUDA device(s)"
+                raise UserError(
+                    Problem(f"device {device!r} is not there: {found}", "compute.device", "use auto or cpu")
+                )
+        if precision == "auto":
+            precision = "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "32"
+        if precision == "16" and device == "cpu":
+            raise UserError(Problem("precision 16 needs a GPU", "compute.precision", "use auto, 32 or bf16"))
+        return cls(device, precision, threads or os.cpu_count() or 1)
+
+    @property
+    def accelerator(self) -> str:
+        """Lightning's name of the accelerator."""
+        return "cpu" if self.device == "cpu" else "cuda"
+
+    @property
+    def devices(self) -> int | list[int]:
+        """Lightning's selection of one device."""
+        return 1 if self.device == "cpu" else [int(self.device.partition(":")[2] or 0)]
+
+    @property
+    def lightning_precision(self) -> str:
+        """Lightning's name of the precision."""
+        return _LIGHTNING_PRECISION[self.precision]
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context for a forward pass outside Lightning."""
+        if self.precision == "32":
+            return nullcontext()
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(self.device.partition(":")[0], dtype=dtype)
+
+    def prepare(self) -> None:
+        """Set threads and make CUDA choose the same kernels every time."""
+        torch.set_num_threads(self.threads)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+
+
+def seed_everything(*parts: int) -> None:
+    """Seed torch, numpy and random from several numbers, such as ``(seed, epoch)``.
+
+    Randomness is a function of (seed, epoch) everywhere, so that no generator state has to be stored
+    and a resumed run draws what an uninterrupted one would have drawn.
+    """
+    value = int(np.random.SeedSequence([p & 0xFFFFFFFF for p in parts]).generate_state(1)[0])
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)

@@ -1,0 +1,83 @@
+"""Lightning trainers the way this project uses them, and the callback that makes runs repeatable."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from autoseg.quiet import load_nni
+
+load_nni()
+
+from nni.nas.evaluator.pytorch import Trainer  # noqa: E402
+from pytorch_lightning.callbacks import Callback  # noqa: E402
+
+from autoseg.train.compute import Compute, seed_everything  # noqa: E402
+
+_ENDLESS = 1_000_000_000
+
+
+def make_trainer(compute: Compute, callbacks: list[Callback], epochs: int | None, start_epoch: int = 0) -> Any:
+    """A quiet Lightning trainer on one device.
+
+    Args:
+        compute: Device, precision and threads.
+        callbacks: What to do at epochs and steps.
+        epochs: Number of epochs, or None to train until a callback sets ``trainer.should_stop``.
+        start_epoch: First epoch (a resumed training); states are restored by the callbacks.
+
+    Returns:
+        NNI's traced ``pytorch_lightning.Trainer``, which one-shot strategies need.
+    """
+    compute.prepare()
+    with quiet_lightning():
+        trainer = Trainer(
+            max_epochs=epochs if epochs is not None else _ENDLESS,
+            accelerator=compute.accelerator,
+            devices=compute.devices,
+            precision=compute.lightning_precision,
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    progress = trainer.fit_loop.epoch_progress.current
+    progress.ready = progress.started = progress.processed = progress.completed = start_epoch
+    return trainer
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Leave out the messages of Lightning that say nothing about this project's use of it."""
+    with warnings.catch_warnings():
+        for message in (
+            r".*isinstance\(treespec, LeafSpec\).* is deprecated",  # torch and lightning among themselves
+            r".*You defined a `validation_step` but have no `val_dataloader`",  # validation is ours
+            r".*does not have many workers",  # decoded images are in memory
+            r".*available but not used",  # the user chose another device
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+class EpochSeed(Callback):
+    """Makes all randomness of an epoch a function of (seed, epoch), for exact resume.
+
+    Args:
+        seed: Seed of the training.
+        loaders: Objects with ``set_epoch``; their batches must depend on (seed, epoch, step) alone.
+    """
+
+    def __init__(self, seed: int, *loaders: Any) -> None:
+        self.seed = seed
+        self.loaders = loaders
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Seed every generator, before the first batch of the epoch is drawn."""
+        seed_everything(self.seed, trainer.current_epoch)
+        for loader in self.loaders:
+            loader.set_epoch(trainer.current_epoch)

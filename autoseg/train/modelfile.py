@@ -1,0 +1,93 @@
+"""A trained model on disk: ``weights.safetensors`` and ``model.json``, enough to predict without the run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+from torch import nn
+
+from autoseg import __version__
+from autoseg.data.base import DatasetInfo
+from autoseg.data.batches import Normalisation
+from autoseg.errors import Problem, UserError
+from autoseg.runfolder import read_json, write_atomic, write_json
+from autoseg.train.modelspec import ModelSpec
+
+WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
+
+
+@dataclass
+class ModelFile:
+    """What a trained model needs to be used.
+
+    Attributes:
+        spec: How the network is built.
+        info: Classes, colours, channels, pixel size.
+        normalisation: Mean and standard deviation of the raw training images.
+        training: How it was trained: recipe, seed, best epoch, seconds.
+    """
+
+    spec: ModelSpec
+    info: DatasetInfo
+    normalisation: Normalisation
+    training: dict[str, Any]
+
+    def save(self, folder: Path, network: nn.Module) -> None:
+        """Write both files, the weights first."""
+        tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in network.state_dict().items()}
+        content = save(tensors, metadata={"format": "pt", "autoseg": __version__})
+        write_atomic(folder / WEIGHTS, lambda file: file.write(content))
+        write_json(
+            folder / DESCRIPTION,
+            {
+                "autoseg": __version__,
+                "build": self.spec.to_json(),
+                "info": asdict(self.info),
+                "normalisation": self.normalisation.to_json(),
+                "training": self.training,
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> tuple[ModelFile, nn.Module]:
+        """Read both files.
+
+        Returns:
+            The description and the network, in evaluation mode on the CPU.
+
+        Raises:
+            UserError: A file is missing or damaged, or the weights are of another network.
+        """
+        value = read_json(folder / DESCRIPTION)
+        try:
+            info = value["info"]
+            described = cls(
+                ModelSpec.from_json(value["build"]),
+                DatasetInfo(
+                    **{**info, "classes": tuple(info["classes"]), "colors": tuple(tuple(c) for c in info["colors"])}
+                ),
+                Normalisation.from_json(value["normalisation"]),
+                value["training"],
+            )
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                Problem(f"is not a model description ({error})", str(folder / DESCRIPTION), "use model.json of a run")
+            ) from error
+        spec = described.spec
+        if spec.options.get("weights"):  # pretrained weights are about to be replaced; do not fetch them
+            spec = replace(spec, options={**spec.options, "weights": None})
+        network = spec.build(described.info.channels, described.info.num_classes)
+        try:
+            network.load_state_dict(load_file(str(folder / WEIGHTS)))
+        except Exception as error:
+            raise UserError(
+                Problem(
+                    f"the weights cannot be loaded ({str(error).splitlines()[0]})",
+                    str(folder / WEIGHTS),
+                    "use weights.safetensors and model.json of one training",
+                )
+            ) from error
+        return described, network.eval()

@@ -1,0 +1,118 @@
+"""The one LightningModule: it trains finalists and baselines, and NNI's engines train supernets with it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from autoseg.quiet import load_nni
+
+load_nni()
+
+import torch  # noqa: E402
+from nni.nas.evaluator.pytorch import LightningModule  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from autoseg.errors import AutosegError  # noqa: E402
+from autoseg.train import metrics  # noqa: E402
+from autoseg.train.clock import Clock, learning_rate  # noqa: E402
+
+log = logging.getLogger(__name__)
+
+
+class TrainingDiverged(AutosegError):
+    """Gradients stayed infinite or not-a-number for many steps in a row."""
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """AdamW with warm-up and cosine.
+
+    Attributes:
+        lr: Highest learning rate.
+        weight_decay: Decoupled weight decay.
+        clip: Largest gradient norm; 0 turns clipping off.
+        patience: Steps in a row with non-finite gradients (each is skipped) before giving up.
+    """
+
+    lr: float = 3e-3
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    patience: int = 20
+
+
+class SegmentationModule(LightningModule):
+    """Loss, optimiser, learning rate and guard against NaN for any network or supernet.
+
+    Args:
+        loss: From logits ``(N, C, H, W)`` and targets ``(N, H, W)`` to a scalar.
+        num_classes: C.
+        optimisation: Learning rate and the like.
+        clock: Length of the training.
+
+    A step whose gradients are not finite changes nothing: its gradients are dropped before the
+    optimiser sees them, and after ``patience`` such steps in a row :class:`TrainingDiverged` is raised.
+    """
+
+    def __init__(self, loss: nn.Module, num_classes: int, optimisation: Optimisation, clock: Clock) -> None:
+        super().__init__()
+        self.loss = loss
+        self.num_classes = num_classes
+        self.optimisation = optimisation
+        self.clock = clock
+        self.skipped = 0
+        self._skipped_in_a_row = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the network being trained."""
+        logits: Tensor = self.model(x)
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch, after setting the learning rate for this moment."""
+        trainer = self.trainer
+        fraction = self.clock.fraction(trainer.current_epoch, batch_idx, int(trainer.num_training_batches))
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = learning_rate(self.optimisation.lr, fraction)
+        x, target = batch
+        loss: Tensor = self.loss(self(x.to(memory_format=torch.channels_last)), target)
+        return loss
+
+    @torch.no_grad()
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """mIoU of one batch, logged as ``miou``: the reward of a sampled architecture."""
+        x, target = batch
+        prediction = self(x.to(memory_format=torch.channels_last)).argmax(1)
+        score = float(metrics.miou(metrics.confusion(prediction, target, self.num_classes)))
+        miou = torch.tensor(0.0 if score != score else score)
+        self.log("miou", miou, on_step=True, on_epoch=False)
+        return miou
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; no weight decay on biases and normalisation."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.optimisation.weight_decay},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.optimisation.lr)
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Clip the gradients; drop them when they are not finite."""
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        limit = self.optimisation.clip or float("inf")
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        if bool(torch.isfinite(norm)):
+            self._skipped_in_a_row = 0
+            return
+        for parameter in parameters:
+            parameter.grad = None
+        self.skipped += 1
+        self._skipped_in_a_row += 1
+        log.warning("a step with non-finite gradients was left out (%d in a row)", self._skipped_in_a_row)
+        if self._skipped_in_a_row >= self.optimisation.patience:
+            raise TrainingDiverged(
+                f"the gradients were not finite for {self._skipped_in_a_row} steps in a row; "
+                f"lower train.lr (it is {self.optimisation.lr:g}) or check the images for extreme values"
+            )

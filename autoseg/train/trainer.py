@@ -1,0 +1,260 @@
+"""Training one network from scratch: best validation weights kept, exact resume after a kill."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+
+from autoseg.data.augment import Augment
+from autoseg.data.base import DatasetInfo, Split
+from autoseg.data.batches import Normalisation, PatchLoader
+from autoseg.progress import Progress
+from autoseg.runfolder import write_text
+from autoseg.statefile import load_tree, save_tree
+from autoseg.train.clock import Clock
+from autoseg.train.compute import Compute, seed_everything
+from autoseg.train.evaluate import evaluate
+from autoseg.train.fit import EpochSeed, make_trainer, quiet_lightning
+from autoseg.train.module import SegmentationModule, TrainingDiverged
+from autoseg.train.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+HISTORY = ("epoch", "seconds", "lr", "loss", "val_loss", "val_miou")
+_VALIDATIONS = 20
+
+
+@dataclass
+class Trained:
+    """The outcome of a training; the network itself holds the best weights.
+
+    Attributes:
+        history: One row per epoch, keys as in :data:`HISTORY`, None where there was no validation.
+        best_epoch: Epoch of the kept weights.
+        best_miou: Its validation mIoU, 0..1.
+        seconds: Wall-clock seconds, validation included, interruptions left out.
+        notes: What the user should know (skipped steps, early end).
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_miou: float = -1.0
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    def write_history(self, path: Path) -> None:
+        """Write ``history.csv``."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+        writer.writeheader()
+        for row in self.history:
+            writer.writerow({k: "" if row[k] is None else row[k] for k in HISTORY})
+        write_text(path, text.getvalue())
+
+
+def train_loader(
+    split: Split, info: DatasetInfo, normalisation: Normalisation, recipe: Recipe, seed: int, divisor: int = 1
+) -> PatchLoader:
+    """Augmented patches of a split under a recipe; the patch is rounded up to the network's divisor."""
+    if isinstance(recipe.augment, dict):
+        augment = Augment(**recipe.augment)
+    else:
+        augment = Augment() if recipe.augment else Augment.none()
+    return PatchLoader(
+        split,
+        channels=info.channels,
+        patch=recipe.patch_side(divisor),
+        batch_size=recipe.batch,
+        normalisation=normalisation,
+        augment=augment,
+        seed=seed,
+        ignore_index=info.ignore_index,
+    )
+
+
+def train_network(
+    network: nn.Module,
+    *,
+    train: Split,
+    val: Split,
+    info: DatasetInfo,
+    normalisation: Normalisation,
+    recipe: Recipe,
+    seed: int,
+    compute: Compute,
+    state_file: Path,
+    progress: Progress | None = None,
+    label: str = "training",
+    save_every: float = 10.0,
+) -> Trained:
+    """Train a network and leave its best validation weights in it.
+
+    Args:
+        network: Freshly initialised (the caller seeds the initialisation).
+        train: Training images.
+        val: Validation images: they choose the kept weights, nothing else.
+        info: Classes.
+        normalisation: From the training split.
+        recipe: The protocol.
+        seed: Order, crops and augmentation are a function of it and the epoch.
+        compute: Device and precision.
+        state_file: Where to keep the state; when it exists, the training continues from it.
+        progress: Shows the progress.
+        label: What the progress calls this training.
+        save_every: Seconds between states on disk, at epoch ends.
+
+    Returns:
+        History and best epoch. With a budget in epochs the result does not depend on interruptions.
+
+    Raises:
+        TrainingDiverged: Before any validation succeeded.
+    """
+    progress = progress or Progress()
+    state = load_tree(state_file) if state_file.exists() else None
+    clock = Clock(epochs=recipe.epochs, seconds=recipe.seconds, spent=state["spent"] if state else 0.0)
+    loader = train_loader(train, info, normalisation, recipe, seed, int(getattr(network, "size_divisor", 1)))
+    module = SegmentationModule(recipe.build_loss(), info.num_classes, recipe.optimisation(), clock)
+    module.set_model(network.to(compute.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+    def validate() -> tuple[float, float]:
+        result = evaluate(network, val, info, normalisation, compute, loss=module.loss)
+        return float(result.loss or 0.0), result.scores.miou
+
+    keeper = _Keeper(clock, validate, recipe.validation_interval(), state_file, save_every, state, progress)
+    start = int(state["epoch"]) + 1 if state else 0
+    seed_everything(seed, start)
+    progress.begin(label, clock.total, clock.unit)
+    try:
+        if clock.over or start >= (recipe.epochs or start + 1):  # all was done, only the ending is missing
+            keeper.restore(module, None)
+        else:
+            trainer = make_trainer(compute, [EpochSeed(seed, loader), keeper], recipe.epochs, start)
+            with quiet_lightning():
+                trainer.fit(module, train_dataloaders=loader)
+    except TrainingDiverged as error:
+        if keeper.best is None:
+            raise
+        keeper.result.notes.append(f"stopped early, the best weights were kept: {error}")
+        log.warning("%s: %s", label, keeper.result.notes[-1])
+    if keeper.best is not None:
+        network.load_state_dict(keeper.best)
+    if module.skipped:
+        keeper.result.notes.append(f"{module.skipped} steps with non-finite gradients were left out")
+    keeper.result.seconds = clock.spent
+    progress.end(f"{label}: best validation mIoU {keeper.result.best_miou:.3f} in epoch {keeper.result.best_epoch}")
+    return keeper.result
+
+
+class _Keeper(Callback):
+    """Validates, keeps history and best weights, writes and restores the state, shows progress."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        validate: Any,
+        interval: int,
+        state_file: Path,
+        save_every: float,
+        state: dict[str, Any] | None,
+        progress: Progress,
+    ) -> None:
+        self.clock, self.validate, self.interval = clock, validate, interval
+        self.state_file, self.save_every, self.state = state_file, save_every, state
+        self.progress = progress
+        self.result = Trained()
+        self.best: dict[str, torch.Tensor] | None = None
+        self._losses: list[torch.Tensor] = []
+        self._validated_at = 0.0
+        self._saved_at = time.monotonic()
+
+    def restore(self, module: Any, trainer: Any) -> None:
+        """Continue from the loaded state, if there is one."""
+        if self.state is None:
+            return
+        saved = self.state["result"]
+        self.result = Trained(
+            saved["history"], saved["best_epoch"], saved["best_miou"], saved["seconds"], saved["notes"]
+        )
+        self.best = self.state["best"]
+        self._validated_at = self.state["validated_at"]
+        module.model.load_state_dict(self.state["weights"])
+        if trainer is not None:
+            trainer.optimizers[0].load_state_dict(self.state["optimiser"])
+        self.state = None
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Restore the state once the optimiser exists."""
+        self.restore(pl_module, trainer)
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Forget the last epoch's losses."""
+        self._losses = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Note the loss; stop when the seconds are used up."""
+        self._losses.append(outputs["loss"].detach())
+        steps = int(trainer.num_training_batches)
+        best = f", best mIoU {self.result.best_miou:.3f}" if self.best else ""
+        self.progress.update(
+            self.clock.done(trainer.current_epoch, batch_idx + 1, steps), f"epoch {trainer.current_epoch + 1}{best}"
+        )
+        if self.clock.over:
+            trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Validate when due, keep the best weights, save the state."""
+        epoch = int(trainer.current_epoch)
+        last = self.clock.over or (self.clock.epochs is not None and epoch + 1 >= self.clock.epochs)
+        val_loss = val_miou = None
+        if last or self._validation_due(epoch):
+            val_loss, val_miou = self.validate()
+            self._validated_at = self.clock.spent
+            if val_miou > self.result.best_miou or self.best is None:
+                self.result.best_miou, self.result.best_epoch = val_miou, epoch
+                self.best = {k: v.detach().to("cpu", copy=True) for k, v in pl_module.model.state_dict().items()}
+        finite = [float(x) for x in self._losses if bool(torch.isfinite(x))]
+        row = {
+            "epoch": epoch,
+            "seconds": round(self.clock.spent, 3),
+            "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            "loss": sum(finite) / len(finite) if finite else None,
+            "val_loss": val_loss,
+            "val_miou": val_miou,
+        }
+        self.result.history.append(row)
+        if last or time.monotonic() - self._saved_at >= self.save_every:
+            self._save(trainer, pl_module, epoch)
+
+    def _validation_due(self, epoch: int) -> bool:
+        if self.clock.seconds is None:
+            return (epoch + 1) % self.interval == 0
+        return self.clock.spent - self._validated_at >= self.clock.seconds / _VALIDATIONS
+
+    def _save(self, trainer: Any, module: Any, epoch: int) -> None:
+        result = self.result
+        tree = {
+            "epoch": epoch,
+            "spent": self.clock.spent,
+            "validated_at": self._validated_at,
+            "weights": dict(module.model.state_dict()),
+            "optimiser": trainer.optimizers[0].state_dict(),
+            "best": self.best,
+            "result": {
+                "history": result.history,
+                "best_epoch": result.best_epoch,
+                "best_miou": result.best_miou,
+                "seconds": self.clock.spent,
+                "notes": result.notes,
+            },
+        }
+        save_tree(self.state_file, tree)
+        self._saved_at = time.monotonic()
