@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ import cv2
 from autoseg import registry
 from autoseg.comparison import compare
 from autoseg.config import ExperimentConfig, load_config
+from autoseg.data.augment import Augment
 from autoseg.data.base import SPLITS, SegmentationData
 from autoseg.data.batches import Normalisation, RamCache
 from autoseg.environment import data_hash, describe_environment
 from autoseg.errors import Problem, UserError, raise_if
 from autoseg.plan import Plan, make_plan
 from autoseg.progress import Progress
-from autoseg.runfolder import RunFolder, read_json, write_atomic, write_json, write_text
+from autoseg.runfolder import RunFolder, read_json, write_bytes, write_json, write_text
 from autoseg.search.architecture import Architecture
 from autoseg.search.task import SearchTask
 from autoseg.spaces.base import decisions, plain
@@ -105,7 +107,8 @@ def load_data(config: ExperimentConfig) -> SegmentationData:
     data: SegmentationData = factory(**options)
     empty = [name for name in SPLITS if not len(data.split(name))]
     raise_if([Problem(f"the {name} split is empty", "data", "give it at least one image") for name in empty])
-    return replace(data, **{name: RamCache(data.split(name)) for name in SPLITS})
+    train, val, test = (RamCache(data.split(name)) for name in SPLITS)
+    return replace(data, train=train, val=val, test=test)
 
 
 def prepare(config: ExperimentConfig) -> Prepared:
@@ -130,10 +133,9 @@ def prepare(config: ExperimentConfig) -> Prepared:
     space = registry.load("space", config.space.name)
     strategy = attempt("strategy", lambda: registry.load("strategy", config.strategy.name)(**config.strategy.options))
     attempt("train.loss", lambda: registry.load("loss", config.train.loss.name)(**config.train.loss.options))
-    if isinstance(config.train.augment, dict):
-        from autoseg.data.augment import Augment
-
-        attempt("train.augment", lambda: Augment(**config.train.augment))
+    augment = config.train.augment
+    if isinstance(augment, dict):
+        attempt("train.augment", lambda: Augment(**augment))
     baselines = [
         ModelSpec(b.label, "control")
         if b.name == CONTROL
@@ -157,7 +159,7 @@ def prepare(config: ExperimentConfig) -> Prepared:
         attempt("train", lambda: control.build(channels, classes, **options))
     for spec in baselines:
         if spec.role == "baseline":
-            attempt(f"baselines, {spec.label}", lambda spec=spec: spec.build(channels, classes))
+            attempt(f"baselines, {spec.label}", partial(spec.build, channels, classes))
     raise_if(problems)
     assert data is not None and control is not None
     normalisation = Normalisation.from_split(data.train, channels)
@@ -360,8 +362,7 @@ def train_and_test(
     first = seed == plan.seeds[0]
     result = evaluate(network, data.test, data.info, prepared.normalisation, compute, keep_predictions=first)
     for name, mask in result.predictions.items():
-        content = cv2.imencode(".png", mask)[1].tobytes()
-        write_atomic(place / "predictions" / f"{name}.png", lambda file, content=content: file.write(content))
+        write_bytes(place / "predictions" / f"{name}.png", cv2.imencode(".png", mask)[1].tobytes())
     divisor = int(getattr(network, "size_divisor", 32))
     height, width = (-(-side // divisor) * divisor for side in data.test[0][1].shape[:2])
     write_json(

@@ -2,8 +2,7 @@
 
 NNI 3.0 predates the installed torch, lightning and gymnasium. Three messages it prints on import are
 known and harmless; they are filtered here by their exact text, once, before any NNI module is loaded.
-Every autoseg module that needs NNI imports it through ``from autoseg.quiet import nas`` or calls
-:func:`load_nni` first.
+The packages whose modules import NNI call :func:`load_nni` in their ``__init__``.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def load_nni() -> Any:
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
         import nni
         import nni.nas.nn.pytorch
-        import nni.nas.strategy  # noqa: F401
+        import nni.nas.strategy
     logging.getLogger("nni.nas.evaluator.pytorch.lightning").addFilter(
         lambda record: not record.getMessage().startswith(_NO_VALIDATION)
     )

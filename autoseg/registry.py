@@ -17,6 +17,7 @@ from typing import Any
 from autoseg.errors import Problem, UserError, did_you_mean
 from autoseg.plugin_options import check_against, options_of
 from autoseg.plugin_source import find_module, summary_line
+from autoseg.quiet import load_nni
 from autoseg.registry_probe import import_errors, reason
 
 __all__ = ["KINDS", "Plugin", "check_options", "get", "kind_named", "listing", "load", "options_of", "plugins"]
@@ -74,6 +75,8 @@ class Plugin:
             UserError: The import fails, for whatever reason.
         """
         try:
+            if self.kind in ("space", "strategy"):
+                load_nni()  # before a third party's module imports NNI with all its noise
             return metadata.EntryPoint(self.name, self.value, KINDS[self.kind]).load()
         except (Exception, SystemExit) as error:
             if isinstance(error, ModuleNotFoundError) and error.name:

@@ -45,9 +45,14 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
     return path
 
 
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write bytes atomically."""
+    return write_atomic(path, lambda file: file.write(content))
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write text atomically as UTF-8."""
-    return write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+    return write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> Path:

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from autoseg.errors import Problem, UserError
-from autoseg.runfolder import write_atomic
+from autoseg.runfolder import write_bytes
 
 
 def save_tree(path: Path, tree: Any) -> Path:
@@ -32,8 +32,7 @@ def save_tree(path: Path, tree: Any) -> Path:
     """
     tensors: dict[str, torch.Tensor] = {}
     header = json.dumps(_pack(tree, tensors))
-    content = save(tensors, metadata={"tree": header})
-    return write_atomic(path, lambda file: file.write(content))
+    return write_bytes(path, save(tensors, metadata={"tree": header}))
 
 
 def load_tree(path: Path) -> Any:

@@ -6,7 +6,6 @@ maps, which costs no weights and keeps boundaries sharp.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 

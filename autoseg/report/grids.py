@@ -46,10 +46,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class GridRow:
-    """One test image and what the models made of it."""
+    """One test image and what the models made of it; ``ignored`` when its truth has pixels that do not count."""
 
     name: str
     pictures: list[Picture]
+    ignored: bool
 
 
 def example_names(names: Sequence[str], count: int = 4) -> list[str]:
@@ -105,7 +106,7 @@ def grid(names: Sequence[str], test: Split, info: DatasetInfo, models: Sequence[
                 pictures.append(Picture(model.name, "", caption if known else "no prediction", model.color))
             else:
                 pictures.append(_picture(model.name, _colored(prediction, info), caption, model.color))
-        rows.append(GridRow(name, pictures))
+        rows.append(GridRow(name, pictures, bool(np.any(np.asarray(mask) == info.ignore_index))))
     return rows
 
 

@@ -44,7 +44,7 @@ def interval_chart(
         parts.append(
             f'<line x1="{at(0):.1f}" x2="{at(0):.1f}" y1="1" y2="21" stroke="{MUTED}" stroke-dasharray="2 2"/>'
         )
-        parts.append(f'<text x="{at(0) - 4:.1f}" y="9" text-anchor="end">0</text>')
+        parts.append(f'<text x="{at(0):.1f}" y="33" text-anchor="middle">0</text>')
     if interval:
         parts.append(
             f'<line x1="{at(interval[0]):.1f}" x2="{at(interval[1]):.1f}" y1="11" y2="11" '
@@ -58,7 +58,7 @@ def interval_chart(
     label = f"{percent(value)} percent" + (
         f", interval {' to '.join(percent(v) for v in interval)}" if interval else ""
     )
-    return _svg(parts, 22, label)
+    return _svg(parts, 36 if zero else 22, label)
 
 
 def axis_chart(low: float, high: float) -> Markup:

@@ -86,7 +86,9 @@ def render(run: Run, data: SegmentationData | None) -> str:
         picture_note=picture_note,
         command=_command(run.environment),
         environment_lines=tables.flatten({k: v for k, v in run.environment.items() if k not in _COMMAND_KEYS}),
-        plan_lines=tables.flatten({k: v for k, v in run.plan.items() if k != "stages"}),
+        plan_lines=tables.flatten({k: v for k, v in run.plan.items() if k not in ("stages", "notes")}),
+        notes=[str(note) for part in (run.plan, run.architecture) for note in part.get("notes") or []],
+        cost_input=_cost_input(run),
         stages=_stages(run),
     )
 
@@ -180,26 +182,29 @@ def _command(environment: Mapping[str, Any]) -> str:
     return ""
 
 
+def _cost_input(run: Run) -> str:
+    """Size of the input for which FLOPs and latency were taken, such as ``1 × 96 × 96``."""
+    sizes = (seed.test.get("cost_input") for model in run.models for seed in model.runs)
+    return next((" × ".join(map(str, size)) for size in sizes if isinstance(size, list)), "")
+
+
 def _stages(run: Run) -> list[tuple[str, str, str]]:
     """Time per stage: ``(stage, planned, measured)``; training is measured per model, all seeds together."""
     planned = dict(_planned(run.plan.get("stages")))
     measured: dict[str, float] = {}
     clock = [v for line in run.epochs if (v := number(line.get("seconds"))) is not None]
-    if clock:
-        measured["search"] = max(clock)
+    searched = number(run.architecture.get("search_seconds"))
+    if clock or searched is not None:
+        measured["search"] = max(clock) if searched is None else searched
     for model in run.models:
         spent = [v for seed in model.seeds if (v := number(seed.get("train_seconds"))) is not None]
         if spent:
-            measured[f"train {model.name} ({_times(len(spent))})"] = sum(spent)
+            measured[f"train {model.name}"] = sum(spent)
 
     def shown(times: Mapping[str, float], stage: str) -> str:
         return formats.duration(times[stage]) if stage in times else ""
 
     return [(stage, shown(planned, stage), shown(measured, stage)) for stage in dict.fromkeys([*planned, *measured])]
-
-
-def _times(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _planned(stages: object) -> Sequence[tuple[str, float]]:

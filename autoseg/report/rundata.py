@@ -311,10 +311,15 @@ def _tested(path: Path) -> ModelRun:
     """A model of an unfinished run, from the test results of its seeds so far."""
     runs = _seed_runs(path)
     seeds = [run.test for run in runs if run.test]
+    first: dict[str, Any] = seeds[0] if seeds else {}
     card = next((run.card for run in runs if run.card), {})
+    role = first.get("role") or (card.get("build") or {}).get("role")
     return ModelRun(
         name=path.name,
-        role=str((card.get("build") or {}).get("role") or "model"),
+        role=str(role or "model"),
+        params=number(first.get("params")),
+        flops=number(first.get("flops")),
+        latency_ms=number(first.get("latency_ms")),
         miou=mean(seed.get("miou") for seed in seeds),
         seeds=seeds,
         runs=runs,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from autoseg.report.formats import NOT_KNOWN, amount, duration, flops, milliseconds, percent
+from autoseg.report.formats import NO_BREAK, NOT_KNOWN, amount, duration, flops, milliseconds, percent
 from autoseg.report.intervals import axis_chart, chart_limits, interval_chart
 from autoseg.report.rundata import ModelRun, mean, number
 
@@ -112,11 +112,11 @@ def class_table(models: Sequence[ModelRun], classes: Sequence[str]) -> ClassTabl
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested JSON as ``(dotted key, value)`` lines, for files whose keys are not fixed.
+    r"""Nested JSON as ``(dotted key, value)`` lines, for files whose keys are not fixed.
 
     Example:
-        >>> flatten({"a": {"b": 1}, "c": [1, 2], "d": None})
-        [('a.b', '1'), ('c', '1, 2'), ('d', 'n/a')]
+        >>> flatten({"a": {"b": 1}, "c": [1, 2], "d": None, "seconds": 5})
+        [('a.b', '1'), ('c', '1, 2'), ('d', 'n/a'), ('seconds', '5\xa0s')]
     """
     lines: list[tuple[str, str]] = []
     for key, value in content.items():
@@ -127,10 +127,22 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
             for index, item in enumerate(value):
                 lines += flatten(item if isinstance(item, dict) else {"": item}, f"{name}[{index}].")
         elif isinstance(value, list):
-            lines.append((name, ", ".join(map(str, value))))
+            lines.append((name, ", ".join(map(str, value)) or "none"))
         else:
-            lines.append((name, NOT_KNOWN if value is None else str(value)))
+            lines.append((name, _fact(name, value)))
     return lines
+
+
+def _fact(name: str, value: object) -> str:
+    """A single value, with the unit that its name tells."""
+    size = number(value)
+    if size is not None and name.endswith("seconds"):
+        return duration(size)
+    if size is not None and name.endswith("_bytes"):
+        return f"{size / 2**30:.1f}{NO_BREAK}GiB"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else NOT_KNOWN if value is None else str(value)
 
 
 def _item(values: object, index: int) -> object:

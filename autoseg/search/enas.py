@@ -14,30 +14,26 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from autoseg.quiet import load_nni
+import torch
+from nni.nas.evaluator.pytorch import Lightning
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from pytorch_lightning.callbacks import Callback
 
-load_nni()
-
-import torch  # noqa: E402
-from nni.nas.evaluator.pytorch import Lightning  # noqa: E402
-from nni.nas.execution import SequentialExecutionEngine  # noqa: E402
-from nni.nas.space import RawFormatModelSpace  # noqa: E402
-from pytorch_lightning.callbacks import Callback  # noqa: E402
-
-from autoseg.data.augment import Augment  # noqa: E402
-from autoseg.data.batches import PatchLoader  # noqa: E402
-from autoseg.errors import Problem, raise_if  # noqa: E402
-from autoseg.runfolder import Journal  # noqa: E402
-from autoseg.search.nni_enas import CuredEnas, EnasModule, ppo  # noqa: E402
-from autoseg.search.supernet import score_paths, use_batch_statistics  # noqa: E402
-from autoseg.search.task import Candidate, SearchResult, SearchTask  # noqa: E402
-from autoseg.spaces.base import plain  # noqa: E402
-from autoseg.statefile import load_tree, save_tree  # noqa: E402
-from autoseg.train.clock import Clock  # noqa: E402
-from autoseg.train.compute import seed_everything  # noqa: E402
-from autoseg.train.fit import EpochSeed, make_trainer, quiet_lightning  # noqa: E402
-from autoseg.train.module import SegmentationModule  # noqa: E402
-from autoseg.train.trainer import train_loader  # noqa: E402
+from autoseg.data.augment import Augment
+from autoseg.data.batches import PatchLoader
+from autoseg.errors import Problem, raise_if
+from autoseg.runfolder import Journal
+from autoseg.search.nni_enas import CuredEnas, EnasModule, ppo
+from autoseg.search.supernet import score_paths, use_batch_statistics
+from autoseg.search.task import Candidate, SearchResult, SearchTask
+from autoseg.spaces.base import plain
+from autoseg.statefile import load_tree, save_tree
+from autoseg.train.clock import Clock
+from autoseg.train.compute import seed_everything
+from autoseg.train.fit import EpochSeed, make_trainer, quiet_lightning
+from autoseg.train.module import SegmentationModule
+from autoseg.train.trainer import train_loader
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +111,7 @@ class Enas:
 
         seed_everything(task.seed)
         network = use_batch_statistics(task.build_space())
-        network.to(task.compute.device, memory_format=torch.channels_last)
+        network.to(task.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         divisor = int(getattr(network, "size_divisor", 1))
         loader = train_loader(task.train, task.info, task.normalisation, task.recipe, task.seed, divisor)
         rewards = _RewardBatches(task, task.recipe.patch_side(divisor), self.rewards)

@@ -18,18 +18,14 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from autoseg.quiet import load_nni
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.oneshot.pytorch.sampling import EnasLightningModule
+from nni.nas.strategy import ENAS
+from nni.nas.strategy._rl_impl import Actor, Critic, Preprocessor
+from tianshou.policy import PPOPolicy
 
-load_nni()
-
-import torch  # noqa: E402
-from nni.nas.nn.pytorch import ModelSpace  # noqa: E402
-from nni.nas.oneshot.pytorch.sampling import EnasLightningModule  # noqa: E402
-from nni.nas.strategy import ENAS  # noqa: E402
-from nni.nas.strategy._rl_impl import Actor, Critic, Preprocessor  # noqa: E402
-from tianshou.policy import PPOPolicy  # noqa: E402
-
-from autoseg.spaces.base import Choices, plain  # noqa: E402
+from autoseg.spaces.base import Choices, plain
 
 
 class TaggedBatches:
@@ -82,6 +78,7 @@ class EnasModule(EnasLightningModule):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rewards: list[float] = []
+        self._trajectory_counter = 0
 
     def set_model(self, model: ModelSpace) -> None:
         """Set the supernet; the controller is made the first time and kept."""
@@ -161,7 +158,7 @@ class EnasModule(EnasLightningModule):
 class _Greedy(torch.distributions.Categorical):
     """A categorical distribution whose sample is its mode."""
 
-    def sample(self, sample_shape: Any = ()) -> torch.Tensor:  # noqa: D102
+    def sample(self, sample_shape: Any = ()) -> torch.Tensor:
         mode: torch.Tensor = self.probs.argmax(-1)
         return mode
 

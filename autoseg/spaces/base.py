@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-from autoseg.quiet import load_nni
-
-load_nni()
-
-from nni.mutable import Categorical, CategoricalMultiple  # noqa: E402
-from nni.nas.nn.pytorch import ModelSpace  # noqa: E402
+from nni.mutable import Categorical, CategoricalMultiple
+from nni.nas.nn.pytorch import ModelSpace
 
 Choices = dict[str, Any]
 """``{label: value}``; the value of an input choice is a list of one index, as NNI wants it."""

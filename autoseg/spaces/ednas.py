@@ -11,21 +11,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from autoseg.quiet import load_nni
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-load_nni()
-
-import torch  # noqa: E402
-from nni.nas.nn.pytorch import ModelSpace  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from autoseg.nn.ops import pointwise  # noqa: E402
-from autoseg.nn.pool import pool_with_indices, unpool, upsample_like  # noqa: E402
-from autoseg.spaces.base import CellDrawing  # noqa: E402
-from autoseg.spaces.ednas_cells import ChainCell, MultiBranchCell  # noqa: E402
-from autoseg.spaces.ednas_code import DECODERS, ED_NAS_N3, ED_NAS_N4, READINGS, from_choices, space_size, to_choices  # noqa: E402, E501
-from autoseg.spaces.ednas_draw import draw_cells  # noqa: E402
+from autoseg.nn.ops import pointwise
+from autoseg.nn.pool import pool_with_indices, unpool, upsample_like
+from autoseg.spaces.base import CellDrawing
+from autoseg.spaces.ednas_cells import ChainCell, MultiBranchCell
+from autoseg.spaces.ednas_code import DECODERS, ED_NAS_N3, ED_NAS_N4, READINGS, from_choices, space_size, to_choices
+from autoseg.spaces.ednas_draw import draw_cells
 
 
 class EdNas(ModelSpace):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from autoseg.quiet import load_nni
+import torch
+from nni.nas.nn.pytorch import ChosenInputs, InputChoice, LayerChoice
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-load_nni()
-
-import torch  # noqa: E402
-from nni.nas.nn.pytorch import ChosenInputs, InputChoice, LayerChoice  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from autoseg.nn.ops import ED_NAS_OPERATIONS, pointwise  # noqa: E402
-from autoseg.spaces.ednas_code import candidates  # noqa: E402
+from autoseg.nn.ops import ED_NAS_OPERATIONS, pointwise
+from autoseg.spaces.ednas_code import candidates
 
 
 def operation_choice(channels: int, order: str, label: str) -> nn.Module:
@@ -95,9 +91,10 @@ class MultiBranchCell(nn.Module):
 
     def _inputs_of_a_derived_cell(self) -> set[int] | None:
         """Candidates that some block reads, or None in a supernet, where that is not settled."""
-        if not all(isinstance(choice, ChosenInputs) for choice in self.inputs.values()):
+        chosen = [choice.chosen[0] for choice in self.inputs.values() if isinstance(choice, ChosenInputs)]
+        if len(chosen) < len(self.inputs):
             return None
-        used = {choice.chosen[0] for choice in self.inputs.values()}
+        used = set(chosen)
         return used | {0} if self.externals == 1 else used  # block 0 of "fig" has no choice and reads the cell
 
     def _loose(self, used: set[int]) -> list[int]:

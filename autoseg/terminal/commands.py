@@ -19,7 +19,7 @@ from autoseg.experiment import Prepared, load_data, prepare, run, train_and_test
 from autoseg.plan import Plan, infer_recipe
 from autoseg.predict.segmenter import find_model, load
 from autoseg.report.page import write_report
-from autoseg.runfolder import RunFolder, read_json, write_atomic
+from autoseg.runfolder import RunFolder, read_json, write_bytes, write_json
 from autoseg.search.architecture import Architecture
 from autoseg.terminal.bars import make_progress
 from autoseg.terminal.tables import comparison_table, plan_table, plugin_table
@@ -90,8 +90,6 @@ def write_report_again(path: Path) -> Path:
         plan = Plan.from_json(read_json(folder.plan))
         missing = [s for m in plan.models for s in plan.seeds if not (folder.model(m, s) / "test.json").exists()]
         if not missing:
-            from autoseg.runfolder import write_json
-
             write_json(folder.comparison, compare(folder, plan.models, plan.seeds))
     return write_report(path, data)
 
@@ -151,13 +149,12 @@ def predict_images(model: Path, images: list[Path], out: Path, device: str | Non
     for path in images:
         image = read_image(path)
         mask = segmenter.predict(image)
-        grey = image if image.ndim == 2 else image[..., :3].mean(-1)
+        grey = (image if image.ndim == 2 else image[..., :3].mean(-1)).astype(np.float32)
         low, high = float(grey.min()), float(grey.max())
         shown = np.repeat(((grey - low) / max(high - low, 1e-9) * 255).astype(np.uint8)[..., None], 3, axis=2)
         blend = np.where(mask[..., None] > 0, (0.55 * shown + 0.45 * colors[mask]).astype(np.uint8), shown)
         for name, picture in ((f"{path.stem}.png", mask), (f"{path.stem}_overlay.png", blend[..., ::-1])):
-            content = cv2.imencode(".png", picture)[1].tobytes()
-            yield write_atomic(out / name, lambda handle, content=content: handle.write(content))
+            yield write_bytes(out / name, cv2.imencode(".png", picture)[1].tobytes())
 
 
 def examine() -> None:
@@ -173,7 +170,7 @@ def examine() -> None:
     for package, found in environment["packages"].items():
         print(f"{package}: {found or 'not installed'}")
     rows = registry.listing()
-    problems = []
+    problems: list[Problem] = []
     for plugin in registry.plugins():
         try:
             registry.load(plugin.kind, plugin.name)

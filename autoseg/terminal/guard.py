@@ -15,8 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import click
-
 from autoseg.errors import Interrupted, UserError
 
 
@@ -32,19 +30,16 @@ def guarded(app: Any, arguments: list[str]) -> int:
     """
     previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        code = app(arguments, prog_name="autoseg", standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as exit_:
-        return int(exit_.exit_code)
-    except click.ClickException as error:
-        error.show(sys.stderr)
-        return 2
+        app(arguments, prog_name="autoseg")
+        return 0
+    except SystemExit as ending:  # the framework's own: help, wrong usage, done
+        return ending.code if isinstance(ending.code, int) else 0
     except UserError as error:
         _say(f"autoseg: {len(error.problems)} problem{'s' if len(error.problems) > 1 else ''} to mend")
         for problem in error.problems:
             _say(f"\n{problem}")
         return UserError.exit_code
-    except (Interrupted, KeyboardInterrupt, click.Abort) as interruption:
+    except (Interrupted, KeyboardInterrupt) as interruption:
         _say(f"\nautoseg: interrupted. {interruption}".rstrip())
         return Interrupted.exit_code
     except BrokenPipeError:

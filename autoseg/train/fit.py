@@ -7,14 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from autoseg.quiet import load_nni
+from nni.nas.evaluator.pytorch import Trainer
+from pytorch_lightning.callbacks import Callback
 
-load_nni()
-
-from nni.nas.evaluator.pytorch import Trainer  # noqa: E402
-from pytorch_lightning.callbacks import Callback  # noqa: E402
-
-from autoseg.train.compute import Compute, seed_everything  # noqa: E402
+from autoseg.train.compute import Compute, seed_everything
 
 _ENDLESS = 1_000_000_000
 

@@ -13,7 +13,7 @@ from autoseg import __version__
 from autoseg.data.base import DatasetInfo
 from autoseg.data.batches import Normalisation
 from autoseg.errors import Problem, UserError
-from autoseg.runfolder import read_json, write_atomic, write_json
+from autoseg.runfolder import read_json, write_bytes, write_json
 from autoseg.train.modelspec import ModelSpec
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
@@ -38,8 +38,7 @@ class ModelFile:
     def save(self, folder: Path, network: nn.Module) -> None:
         """Write both files, the weights first."""
         tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in network.state_dict().items()}
-        content = save(tensors, metadata={"format": "pt", "autoseg": __version__})
-        write_atomic(folder / WEIGHTS, lambda file: file.write(content))
+        write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt", "autoseg": __version__}))
         write_json(
             folder / DESCRIPTION,
             {

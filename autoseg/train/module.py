@@ -6,17 +6,13 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from autoseg.quiet import load_nni
+import torch
+from nni.nas.evaluator.pytorch import LightningModule
+from torch import Tensor, nn
 
-load_nni()
-
-import torch  # noqa: E402
-from nni.nas.evaluator.pytorch import LightningModule  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from autoseg.errors import AutosegError  # noqa: E402
-from autoseg.train import metrics  # noqa: E402
-from autoseg.train.clock import Clock, learning_rate  # noqa: E402
+from autoseg.errors import AutosegError
+from autoseg.train import metrics
+from autoseg.train.clock import Clock, learning_rate
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +77,7 @@ class SegmentationModule(LightningModule):
 
     @torch.no_grad()
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """mIoU of one batch, logged as ``miou``: the reward of a sampled architecture."""
+        """MIoU of one batch, logged as ``miou``: the reward of a sampled architecture."""
         x, target = batch
         prediction = self(x.to(memory_format=torch.channels_last)).argmax(1)
         score = float(metrics.miou(metrics.confusion(prediction, target, self.num_classes)))

@@ -79,26 +79,26 @@ def make_run(
 ) -> Path:
     """Write all files of a run whose models are worse the larger the last number of their entry is."""
     folder.mkdir(parents=True, exist_ok=True)
-    write = lambda path, content: (path.parent.mkdir(parents=True, exist_ok=True), path.write_text(content))  # noqa: E731
     config = {"name": "ceramic", "seed": 0, "data": {"dataset": "synthetic-ceramic", "options": {"count": 120}}}
-    write(
+    _write(
         folder / "config.yaml", yaml.safe_dump(config | {"repeats": 2, "space": {"name": "my-space"}}, sort_keys=False)
     )
-    plan = {"stages": [{"name": "search", "seconds": 240}, {"name": "train", "seconds": 300}], "memory_gib": 1.9}
-    write(folder / "plan.json", json.dumps(plan))
+    stages = [{"name": "search", "seconds": 240}, {"name": f"train {models[0][0]}", "seconds": 180.0}]
+    plan = {"stages": stages, "memory_bytes": 2_040_109_466, "notes": ["patch size 48 fits the images"]}
+    _write(folder / "plan.json", json.dumps(plan))
     environment = {
         "command": ["autoseg", "run", "my file.yaml"],
         "started": "2026-03-04T10:00:00",
-        "versions": {"autoseg": "0.1.0", "torch": "2.9.0", "nni": "3.0"},
+        "packages": {"autoseg": "0.1.0", "torch": "2.9.0", "nni": "3.0"},
         "git": "0df6c59",
         "machine": {"cpu": "8 cores", "gpu": None},
         "seeds": [0, 1],
         "data_hash": "sha256:5f1d",
     }
-    write(folder / "environment.json", json.dumps(environment))
+    _write(folder / "environment.json", json.dumps(environment))
     choices = {"e0_op1": "conv3", "e0_op2": "dw3", "d0": "dw3"}
     architecture = {"space": "my-space", "kwargs": {"blocks": 4, "width": 16}, "choices": choices, "code": CODE}
-    write(folder / "architecture.json", json.dumps(architecture))
+    _write(folder / "architecture.json", json.dumps(architecture))
     journal: list[dict[str, Any]] = []
     for epoch in range(1, epochs + 1):
         warm = epoch <= epochs // 4
@@ -113,16 +113,16 @@ def make_run(
     for rank, (code, miou) in enumerate([(CODE, 0.566), ("E=[(0,0,1,1)] D=[0 0]", 0.549), (CODE, 0.51)]):
         line = {"choices": choices, "code": code, "miou": miou, "params": 1_940_000 - rank}
         journal.append({"kind": "candidate", "rank_source": "greedy" if rank == 0 else "sampled", **line})
-    write(folder / "search/journal.jsonl", "".join(json.dumps(line) + "\n" for line in journal))
+    _write(folder / "search/journal.jsonl", "".join(json.dumps(line) + "\n" for line in journal))
     comparison: dict[str, Any] = {"models": {}}
     for order, (name, role, params, flops, noise) in enumerate(models):
         seeds = []
         for seed in (0, 1):
             base = folder / "models" / name / f"seed-{seed}"
             result = _test_result(base, data, name, seed, noise, order)
-            write(base / "test.json", json.dumps(result))
-            write(base / "model.json", json.dumps({"build": {"label": name, "role": role}, "info": asdict(data.info)}))
-            write(base / "history.csv", _history(epochs, noise, seed))
+            _write(base / "test.json", json.dumps(result))
+            _write(base / "model.json", json.dumps({"build": {"label": name, "role": role}, "info": asdict(data.info)}))
+            _write(base / "history.csv", _history(epochs, noise, seed))
             seeds.append({k: v for k, v in result.items() if k not in ("images", "model", "split", "dice_per_class")})
         miou = sum(s["miou"] for s in seeds) / 2
         cost = {"params": params, "flops": flops, "latency_ms": 3.42 + order}
@@ -133,8 +133,13 @@ def make_run(
         "gain 0.6 to 2.1). It is 3.0 points above the control random (95 % interval of the gain 1.1 to 4.8)."
     )
     verdict = {"text": text, "gain": 0.014, "interval": [0.006, 0.021], "against": "unet", "worth_it": True}
-    write(folder / "comparison.json", json.dumps(comparison | {"verdict": verdict}))
+    _write(folder / "comparison.json", json.dumps(comparison | {"verdict": verdict}))
     return folder
+
+
+def _write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
 
 
 def _test_result(base: Path, data: SegmentationData, name: str, seed: int, noise: float, order: int) -> dict[str, Any]:

@@ -196,6 +196,7 @@ def test_the_five_worst_images_worst_first(run_dir: Path, data: SegmentationData
     expected = sorted(scores(run_dir).items(), key=lambda item: item[1])[:5]
     found = page(run_dir, data)
     assert [text for section, text in found.captions if section == "worst"] == [name for name, _ in expected]
+    assert found.text.count("not counted") == 1 + ("grain_00" in dict(expected))
     worst = found.text[found.text.index("Where it fails") :]
     assert re.findall(r"mIoU ([\d.]+)\s%", worst)[::3] == [f"{100 * score:.1f}" for _, score in expected]
 
@@ -256,14 +257,21 @@ def test_a_space_that_cannot_be_drawn_is_a_table(
 
 def test_how_it_was_done(run_dir: Path) -> None:
     found = page(run_dir, None)
-    for text in ("autoseg run 'my file.yaml'", "sha256:5f1d", "versions.torch", "8 cores", "repeats: 2"):
+    for text in (
+        "autoseg run 'my file.yaml'",
+        "sha256:5f1d",
+        "packages.torch",
+        "8 cores",
+        "repeats: 2",
+        "1.9\u00a0GiB",
+        "patch size 48 fits",
+    ):
         assert text in found.text
     assert [cells(row) for row in found.tables["stages"][1:]] == [
         ["search", "4 min", "48 s"],
-        ["train", "5 min", ""],
-        ["train ed-nas (2 seeds)", "", "2 min 41 s"],
-        ["train unet (2 seeds)", "", "3 min 21 s"],
-        ["train random (2 seeds)", "", "4 min 1 s"],
+        ["train ed-nas", "3 min", "2 min 41 s"],
+        ["train unet", "", "3 min 21 s"],
+        ["train random", "", "4 min 1 s"],
     ]
 
 
@@ -296,6 +304,7 @@ def test_an_unfinished_run_says_so_and_shows_what_was_tested(run_dir: Path, data
     mean = np.mean([json.loads((run_dir / f"models/ed-nas/seed-{k}/test.json").read_text())["miou"] for k in (0, 1)])
     assert rows[0][:2] == ["ed-nas finalist", f"{100 * mean:.1f}"]
     assert rows[2][:3] == ["random control", "n/a", ""]
+    assert cells(found.tables["comparison"][0])[2] == "Seeds"
 
 
 def test_a_run_without_search_and_baseline(tmp_path: Path, data: SegmentationData) -> None:

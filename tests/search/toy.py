@@ -5,11 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-
-from autoseg.quiet import load_nni
-
-load_nni()
-
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 
