@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,23 @@ def compare(folder: RunFolder, labels: list[str], seeds: list[int]) -> dict[str,
         counts = np.array([[image["confusion"] for image in test["images"]] for test in tests], np.int64)
         result = ModelResult(tests[0]["role"], counts, tuple(seeds))
         results[label] = result
+        cost_file = folder.model(label, seeds[0]) / "cost.json"
+        costs = read_json(cost_file) if cost_file.exists() else {}
         models[label] = {
             "role": tests[0]["role"],
             "params": tests[0]["params"],
-            "flops": tests[0]["flops"],
-            "latency_ms": tests[0]["latency_ms"],
+            "flops": costs.get("flops"),
+            "latency_ms": costs.get("latency_ms"),
             "seeds": [
                 {key: test[key] for key in ("seed", "miou", "dice", "accuracy", "iou_per_class", "train_seconds")}
                 for test in tests
             ],
-            "miou": result.miou,
-            "miou_interval": list(interval(result)),
+            "miou": _number(result.miou),
+            "miou_interval": [_number(end) for end in interval(result)],
         }
     return {"models": models, "verdict": verdict(results).to_json()}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: a score over no labelled pixel is null."""
+    return None if math.isnan(value) else value

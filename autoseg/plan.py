@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import resource
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from autoseg.data.base import DatasetInfo, SegmentationData, Split
 from autoseg.durations import format_duration
 from autoseg.errors import Problem, UserError
 from autoseg.nn.padding import pad_to_multiple
+from autoseg.prepare import Prepared
 from autoseg.train.compute import Compute, seed_everything
 from autoseg.train.modelspec import ModelSpec
 from autoseg.train.recipe import Recipe
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 _STEPS = 1500  # training length when the user names none: about this many steps
 _SEARCH_SHARE = 0.3  # of a budget
 _REPORT_SECONDS = 6.0
+_WORKER_SECONDS = 5.0  # to start the processes, and for each to read the data
 _SETUP_SECONDS = 1.0  # per training: building the network, writing files, counting operations
 _LEAST_SECONDS = 1.0
 
@@ -41,10 +44,12 @@ class Plan:
     Attributes:
         recipe: How every network is trained.
         search_seconds: Length of the search under a budget, else None.
-        models: Labels of the networks to train.
+        models: Labels of the networks to train, the finalist first.
         seeds: Training seeds.
-        stages: ``{"name", "seconds", "what"}`` in order.
-        memory_bytes: Peak memory of this process (or of the GPU) in the probe, plus the decoded images.
+        workers: Processes that do the jobs.
+        seconds: Predicted seconds of the whole run.
+        stages: ``{"name", "seconds", "what"}``; stages may run side by side.
+        memory_bytes: Peak memory in the probe, decoded images included, times the number of workers.
         notes: Choices made for the user, and their reasons.
     """
 
@@ -52,14 +57,11 @@ class Plan:
     search_seconds: float | None
     models: list[str]
     seeds: list[int]
+    workers: int = 1
+    seconds: float = 0.0
     stages: list[dict[str, Any]] = field(default_factory=list)
     memory_bytes: int = 0
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        """Predicted seconds of the whole run."""
-        return float(sum(stage["seconds"] for stage in self.stages))
 
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
@@ -68,6 +70,7 @@ class Plan:
             "search_seconds": self.search_seconds,
             "models": self.models,
             "seeds": self.seeds,
+            "workers": self.workers,
             "stages": self.stages,
             "seconds": self.seconds,
             "memory_bytes": self.memory_bytes,
@@ -77,8 +80,7 @@ class Plan:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Plan:
         """Read what :meth:`to_json` wrote."""
-        known = {key: value[key] for key in ("search_seconds", "models", "seeds", "stages", "memory_bytes", "notes")}
-        return cls(recipe=Recipe(**value["recipe"]), **known)
+        return cls(**{**value, "recipe": Recipe(**value["recipe"])})
 
 
 def smallest_side(split: Split) -> int:
@@ -124,7 +126,7 @@ def infer_recipe(config: ExperimentConfig, data: SegmentationData) -> tuple[Reci
         steps = steps_per_epoch(data.train, recipe)
         epochs = min(300, max(10, round(_STEPS / steps)))
         notes.append(f"{epochs} epochs: about {epochs * steps} steps of {batch} patches")
-        recipe = Recipe(**{**recipe.to_json(), "epochs": epochs})
+        recipe = replace(recipe, epochs=epochs)
     return recipe, notes
 
 
@@ -157,77 +159,126 @@ def probe_step(spec: ModelSpec, recipe: Recipe, info: DatasetInfo, compute: Comp
     return best
 
 
-def make_plan(
-    config: ExperimentConfig,
-    data: SegmentationData,
-    specs: list[ModelSpec],
-    path_of_search: ModelSpec,
-    strategy: Any,
-    compute: Compute,
-    elapsed: float = 0.0,
-) -> Plan:
+def worker_count(asked: int | str, device: str, jobs: int) -> int:
+    """How many processes to use: one on a GPU, else one for every core up to four.
+
+    Args:
+        asked: ``"auto"`` or a number; 0 and 1 both mean this process.
+        device: The device of the trainings.
+        jobs: How many jobs there are; more workers would be idle.
+
+    Example:
+        >>> worker_count(2, "cpu", jobs=5), worker_count("auto", "cuda", jobs=5)
+        (2, 1)
+    """
+    if asked == "auto":
+        asked = 1 if device.startswith("cuda") else min(4, os.cpu_count() or 1)
+    return max(1, min(int(asked), jobs))
+
+
+def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
     """Infer, probe and predict.
 
     Args:
-        config: The experiment.
-        data: Its data set.
-        specs: Networks to train; the finalist is represented by the control's architecture.
-        path_of_search: One architecture at the size of the search.
-        strategy: The strategy; ``training_steps(steps_per_epoch)`` says how long it is in steps.
-        compute: Device and precision.
+        prepared: The checked experiment.
         elapsed: Seconds already spent on this run, which count towards the budget.
+
+    Raises:
+        UserError: A step does not fit into memory, or the budget is too small.
     """
     began = time.monotonic()
+    config, data = prepared.config, prepared.data
+    specs = prepared.specs(prepared.control)  # the control stands for the finalist, which is not known yet
     recipe, notes = infer_recipe(config, data)
     seeds = [config.seed + k for k in range(config.repeats)]
+    jobs = 1 + len(specs) * len(seeds)
+    workers = worker_count(config.compute.workers, prepared.compute.device, jobs)
+    compute = prepared.with_threads(max(1, prepared.compute.threads // workers)).compute
     steps = steps_per_epoch(data.train, recipe)
-    step_seconds = {spec.label: probe_step(spec, recipe, data.info, compute) for spec in specs}
-    search_step = probe_step(path_of_search, recipe, data.info, compute)
-    test_pixels = sum(math.prod(data.test[i][1].shape[:2]) for i in range(len(data.test)))
-    val_pixels = sum(math.prod(data.val[i][1].shape[:2]) for i in range(len(data.val)))
-    per_pixel = {label: s / (recipe.batch * recipe.patch**2) / 3 for label, s in step_seconds.items()}
-    overhead = sum(_SETUP_SECONDS + per_pixel[spec.label] * test_pixels for spec in specs) * len(seeds)
+    step = {spec.label: probe_step(spec, recipe, data.info, compute) for spec in specs}
+    path = ModelSpec("search", "finalist", architecture=prepared.control)
+    length = getattr(prepared.strategy, "training_steps", lambda n: 20.0 * n)(steps)
+    searching = probe_step(path, recipe, data.info, compute) * float(length)
+    validation, testing = (_forward_seconds(split, step, recipe) for split in (data.val, data.test))
+    around = {label: _SETUP_SECONDS + testing[label] for label in step}
 
     search_seconds: float | None = None
-    searching = search_step * float(getattr(strategy, "training_steps", lambda n: 20 * n)(steps))
     if config.budget is not None:
         left = config.budget - elapsed - (time.monotonic() - began) - _REPORT_SECONDS
         search_seconds = searching = max(_LEAST_SECONDS, _SEARCH_SHARE * left)
-        each = (left - search_seconds - overhead) / (len(specs) * len(seeds))
+        each = _longest_training(left - (_WORKER_SECONDS if workers > 1 else 0), searching, around, len(seeds), workers)
         if each < _LEAST_SECONDS:
-            needed = config.budget + (_LEAST_SECONDS - each) * len(specs) * len(seeds) / (1 - _SEARCH_SHARE)
             raise UserError(
                 Problem(
-                    f"the budget of {format_duration(config.budget)} leaves {max(each, 0):.1f} s for each training",
+                    f"the budget of {format_duration(config.budget)} is too short for {jobs - 1} trainings",
                     "budget",
-                    f"give at least {format_duration(math.ceil(needed))}, fewer repeats or fewer baselines",
+                    "give more time, fewer repeats or fewer baselines",
                 )
             )
-        if recipe.epochs is not None and config.train.epochs is not None:
+        if config.train.epochs is not None:
             notes.append("train.epochs and the strategy's epochs are not used: the budget decides the lengths")
-        recipe = Recipe(**{**recipe.to_json(), "epochs": None, "seconds": each})
-    stages = [
-        {
-            "name": "search",
-            "seconds": searching,
-            "what": f"{config.strategy.name} over {config.space.name}",
-        }
-    ]
-    for spec in specs:
-        if recipe.seconds is not None:
-            seconds = recipe.seconds
-        else:
-            validations = (recipe.epochs or 0) / recipe.validation_interval()
-            seconds = (
-                step_seconds[spec.label] * steps * (recipe.epochs or 0)
-                + validations * per_pixel[spec.label] * val_pixels
-            )
-        seconds += _SETUP_SECONDS + per_pixel[spec.label] * test_pixels
-        times = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-        length = f"{recipe.epochs} epochs" if recipe.epochs else format_duration(recipe.seconds or 0)
-        stages.append({"name": f"train {spec.label}", "seconds": seconds * len(seeds), "what": f"{times} of {length}"})
+        recipe = replace(recipe, epochs=None, seconds=each)
+    stages = [{"name": "search", "seconds": searching, "what": f"{config.strategy.name} over {config.space.name}"}]
+    trainings = {}
+    for label in step:
+        epochs = recipe.epochs or 0
+        validations = epochs / recipe.validation_interval() * validation[label]
+        trainings[label] = recipe.seconds or step[label] * steps * epochs + validations
+        each_of = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+        long = f"{epochs} epochs" if epochs else format_duration(round(recipe.seconds or 0))
+        total = (trainings[label] + around[label]) * len(seeds)
+        stages.append({"name": f"train {label}", "seconds": total, "what": f"{each_of} of {long}"})
     stages.append({"name": "report", "seconds": _REPORT_SECONDS, "what": "comparison.json and report.html"})
-    return Plan(recipe, search_seconds, [s.label for s in specs], seeds, stages, _peak_memory(compute), notes)
+    lengths = [trainings[label] + around[label] for label in step] * len(seeds)
+    total = makespan(searching, lengths, len(step), workers) + _REPORT_SECONDS + (_WORKER_SECONDS if workers > 1 else 0)
+    memory = _peak_memory(compute) * workers
+    return Plan(recipe, search_seconds, list(step), seeds, workers, total, stages, memory, notes)
+
+
+def makespan(search: float, trainings: list[float], models: int, workers: int) -> float:
+    """Seconds until all jobs are done when each free worker takes the first job that can start.
+
+    Args:
+        search: Seconds of the search, which starts first.
+        trainings: Seconds of each training, seed by seed, ``models`` per seed; the first of each seed is
+            the finalist's and waits for the search.
+        models: Networks per seed.
+        workers: Processes.
+
+    Example:
+        >>> makespan(30, [10, 10, 10, 10], models=2, workers=2)
+        40
+        >>> makespan(30, [10, 10, 10, 10], models=2, workers=1)
+        70
+    """
+    free = [search] + [0.0] * (workers - 1)
+    waiting = list(enumerate(trainings))
+    while waiting:
+        worker = min(range(workers), key=free.__getitem__)
+        now = free[worker]
+        ready = next((job for job in waiting if job[0] % models or now >= search), None)
+        if ready is None:
+            free[worker] = search
+            continue
+        waiting.remove(ready)
+        free[worker] = now + ready[1]
+    return max(free)
+
+
+def _longest_training(left: float, search: float, around: dict[str, float], seeds: int, workers: int) -> float:
+    """Seconds that each training may take so that all is done after ``left`` seconds (bisection)."""
+    low, high = 0.0, max(left, 0.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        fits = makespan(search, [middle + extra for extra in around.values()] * seeds, len(around), workers) <= left
+        low, high = (middle, high) if fits else (low, middle)
+    return low
+
+
+def _forward_seconds(split: Split, step: dict[str, float], recipe: Recipe) -> dict[str, float]:
+    """Seconds to run every network over whole images; a forward pass is about a third of a step."""
+    pixels = sum(math.prod(split[i][1].shape[:2]) for i in range(len(split)))
+    return {label: seconds / (recipe.batch * recipe.patch**2) / 3 * pixels for label, seconds in step.items()}
 
 
 def _peak_memory(compute: Compute) -> int:

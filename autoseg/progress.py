@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -10,13 +12,13 @@ log = logging.getLogger(__name__)
 class Progress:
     """Receives progress; this base class only logs, subclasses draw bars.
 
-    One bar is open at a time: :meth:`begin`, any number of :meth:`update`, :meth:`end`.
+    Pieces of work are told apart by their label; several may be open at a time.
 
     Example:
         >>> progress = Progress()
-        >>> progress.begin("training unet", total=2, unit="epochs")
-        >>> progress.update(1, "loss 0.5")
-        >>> progress.end()
+        >>> progress.begin("unet, seed 0", total=2, unit="epochs")
+        >>> progress.update("unet, seed 0", 1, "loss 0.5")
+        >>> progress.end("unet, seed 0", "done")
     """
 
     def stage(self, title: str) -> None:
@@ -24,17 +26,47 @@ class Progress:
         log.info("== %s", title)
 
     def begin(self, label: str, total: float, unit: str = "") -> None:
-        """A piece of work starts; ``total`` is in ``unit`` (epochs, seconds, images)."""
+        """A piece of work starts; ``total`` is in ``unit`` (epochs, s, architectures)."""
         log.info("%s: %g %s", label, total, unit)
 
-    def update(self, done: float, text: str = "") -> None:
-        """``done`` of ``total`` is ready; ``text`` is a short state such as the loss."""
+    def update(self, label: str, done: float, text: str = "") -> None:
+        """``done`` of the total is ready; ``text`` is a short state such as the loss."""
 
-    def end(self, text: str = "") -> None:
-        """The piece of work is over."""
-        if text:
-            log.info("%s", text)
+    def end(self, label: str, text: str = "") -> None:
+        """The piece of work is over; ``text`` says how it ended."""
+        log.info("%s: %s", label, text or "done")
 
     def note(self, text: str) -> None:
         """One sentence worth reading."""
         log.info("%s", text)
+
+
+class Forwarded(Progress):
+    """Passes every call on, for instance through a pipe to another process.
+
+    Args:
+        send: Receives the method's name and its arguments.
+    """
+
+    def __init__(self, send: Callable[[str, tuple[Any, ...]], None]) -> None:
+        self._send = send
+
+    def stage(self, title: str) -> None:
+        """Forward :meth:`Progress.stage`."""
+        self._send("stage", (title,))
+
+    def begin(self, label: str, total: float, unit: str = "") -> None:
+        """Forward :meth:`Progress.begin`."""
+        self._send("begin", (label, total, unit))
+
+    def update(self, label: str, done: float, text: str = "") -> None:
+        """Forward :meth:`Progress.update`."""
+        self._send("update", (label, done, text))
+
+    def end(self, label: str, text: str = "") -> None:
+        """Forward :meth:`Progress.end`."""
+        self._send("end", (label, text))
+
+    def note(self, text: str) -> None:
+        """Forward :meth:`Progress.note`."""
+        self._send("note", (text,))

@@ -156,16 +156,20 @@ class RunFolder:
         """Create the folder, or check that it may be continued.
 
         Raises:
-            UserError: It is in use and ``resume`` is False, it cannot be written, or it holds no run.
+            UserError: It is in use and ``resume`` is False, it holds something else, or it cannot be written.
         """
         started = self.config.exists()
-        if resume and not started:
+        if resume and not self.path.exists():
             raise UserError(Problem("there is no run to resume", str(self.path), "leave out --resume to start one"))
-        if not resume and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        found = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(Problem("is a file, not a folder", str(self.path), "choose another folder with --out"))
+        if started and not resume:
             fix = "add --resume to continue it, or choose another folder with --out"
-            if not started:
-                fix = "choose another folder with --out; this one holds files that are not a run"
-            raise UserError(Problem("the output folder is already used", str(self.path), fix))
+            raise UserError(Problem("the output folder is already used by a run", str(self.path), fix))
+        if not started and found - {".lock", self.log.name}:  # these two alone: a run killed at its first breath
+            fix = "choose another folder with --out"
+            raise UserError(Problem("the output folder holds files that are not a run", str(self.path), fix))
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):

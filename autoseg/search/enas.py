@@ -136,10 +136,10 @@ class Enas:
             strategy.oneshot_module.set_model(strategy.supernet)
             keeper.restore(None, strategy.oneshot_module)
         else:
-            task.progress.begin(f"searching {task.space} with enas", clock.total, clock.unit)
+            task.progress.begin("search", clock.total, clock.unit)
             with quiet_lightning():
                 strategy(model_space, execution)
-            task.progress.end()
+            task.progress.end("search", f"{len(journal.rows)} epochs")
         engine: EnasModule = strategy.oneshot_module
         engine.to(task.compute.device)
         candidates = self._score(engine, task, journal, clock_of_all)
@@ -180,7 +180,7 @@ class Enas:
             add(engine.draw(), "sampled")
         known = {Journal.key(row): row["miou"] for row in journal.rows if row["kind"] == "candidate"}
         results: list[Candidate] = []
-        task.progress.begin("scoring candidates", len(pool), "architectures")
+        task.progress.begin("candidates", len(pool), "architectures")
         for choices, source in pool.values():
             if source == "sampled" and task.seconds is not None and clock.spent > task.seconds:
                 break
@@ -209,8 +209,9 @@ class Enas:
                     "params": params,
                 }
             )
-            task.progress.update(len(results), f"best mIoU {max(c.miou for c in results):.3f}")
-        task.progress.end()
+            best = max(c.miou for c in results)
+            task.progress.update("candidates", len(results), f"best mIoU {best:.3f}")
+        task.progress.end("candidates", f"{len(results)} scored with shared weights, best mIoU {best:.3f}")
         return sorted(results, key=lambda c: (-c.miou, c.params))
 
 
@@ -288,7 +289,7 @@ class _Keeper(Callback):
             self._losses.append(loss.detach())
         done = self.clock.done(trainer.current_epoch, batch_idx + 1, int(trainer.num_training_batches))
         reward = f", reward {sum(pl_module.rewards) / len(pl_module.rewards):.3f}" if pl_module.rewards else ""
-        self.task.progress.update(done, f"epoch {trainer.current_epoch + 1}{reward}")
+        self.task.progress.update("search", done, f"epoch {trainer.current_epoch + 1}{reward}")
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         epoch = int(trainer.current_epoch)

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from autoseg import progress as base
 from autoseg.durations import format_duration
-from autoseg.progress import Progress
 
 _LINE_EVERY = 15.0
 
 
-def make_progress() -> Progress:
+def make_progress() -> base.Progress:
     """Bars when standard error is a terminal, else lines."""
     return Bars() if sys.stderr.isatty() else Lines()
 
 
-class Bars(Progress):
-    """One rich bar per piece of work."""
+class Bars(base.Progress):
+    """One rich bar per open piece of work; a finished one leaves a line."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
-        self._bar: RichProgress | None = None
+        self._bars: Progress | None = None
+        self._tasks: dict[str, tuple[TaskID, float, float]] = {}
 
     def stage(self, title: str) -> None:
         """Print the stage as a rule."""
@@ -33,34 +34,40 @@ class Bars(Progress):
         self.console.rule(title, align="left")
 
     def begin(self, label: str, total: float, unit: str = "") -> None:
-        """Open a bar."""
+        """Add a bar."""
         super().begin(label, total, unit)
-        self._bar = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            *([MofNCompleteColumn(), TextColumn(unit)] if unit != "s" and unit != "epochs" else []),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[state]}"),
-            console=self.console,
-        )
-        self._bar.add_task(label, total=total, state="")
-        self._bar.start()
+        if self._bars is None:
+            self._bars = Progress(
+                TextColumn("{task.description:<24}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[state]}"),
+                console=self.console,
+                transient=True,
+            )
+            self._bars.start()
+        self._tasks[label] = (self._bars.add_task(label, total=total, state=""), total, time.monotonic())
 
-    def update(self, done: float, text: str = "") -> None:
-        """Move the bar."""
-        if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=done, state=text)
+    def update(self, label: str, done: float, text: str = "") -> None:
+        """Move a bar."""
+        if self._bars and label in self._tasks:
+            self._bars.update(self._tasks[label][0], completed=done, state=text)
 
-    def end(self, text: str = "") -> None:
-        """Close the bar; it stays on the screen."""
-        super().end(text)
-        if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=self._bar.tasks[0].total)
-            self._bar.stop()
-            self._bar = None
+    def end(self, label: str, text: str = "") -> None:
+        """Take the bar away and leave a line."""
+        super().end(label, text)
+        if self._bars is None or label not in self._tasks:
+            return
+        task, _, began = self._tasks.pop(label)
+        self._bars.remove_task(task)
+        spent = format_duration(round(time.monotonic() - began))
+        self.console.print(f"{label}: {text or 'done'} ({spent})", highlight=False, markup=False)
+        if not self._tasks:
+            self._bars.stop()
+            self._bars = None
 
     def note(self, text: str) -> None:
         """Print a sentence."""
@@ -68,44 +75,51 @@ class Bars(Progress):
         self.console.print(f"note: {text}", highlight=False, markup=False)
 
 
-class Lines(Progress):
+@dataclass
+class _Line:
+    total: float
+    began: float
+    printed: float
+
+
+class Lines(base.Progress):
     """A plain line now and then, for log files and pipes."""
 
     def __init__(self) -> None:
-        self._label, self._total, self._unit = "", 0.0, ""
-        self._began = self._printed = 0.0
+        self._open: dict[str, _Line] = {}
 
     def stage(self, title: str) -> None:
         """Print the stage."""
         super().stage(title)
-        self._print(f"== {title}")
+        _print(f"== {title}")
 
     def begin(self, label: str, total: float, unit: str = "") -> None:
         """Note the start."""
         super().begin(label, total, unit)
-        self._label, self._total, self._unit = label, total, unit
-        self._began = self._printed = time.monotonic()
-
-    def update(self, done: float, text: str = "") -> None:
-        """Print a line when the last one is a while ago."""
         now = time.monotonic()
-        if now - self._printed < _LINE_EVERY or done <= 0:
-            return
-        self._printed = now
-        left = (now - self._began) * max(self._total - done, 0) / done
-        self._print(f"{self._label}: {100 * done / self._total:.0f} %, {format_duration(round(left))} left, {text}")
+        self._open[label] = _Line(total, now, now)
 
-    def end(self, text: str = "") -> None:
+    def update(self, label: str, done: float, text: str = "") -> None:
+        """Print a line when the last one is a while ago."""
+        line, now = self._open.get(label), time.monotonic()
+        if line is None or now - line.printed < _LINE_EVERY or done <= 0:
+            return
+        line.printed = now
+        left = (now - line.began) * max(line.total - done, 0) / done
+        _print(f"{label}: {100 * done / line.total:.0f} %, {format_duration(round(left))} left, {text}")
+
+    def end(self, label: str, text: str = "") -> None:
         """Print how it ended."""
-        super().end(text)
-        spent = format_duration(round(time.monotonic() - self._began))
-        self._print(f"{text or self._label + ': done'} ({spent})")
+        super().end(label, text)
+        line = self._open.pop(label, None)
+        spent = f" ({format_duration(round(time.monotonic() - line.began))})" if line else ""
+        _print(f"{label}: {text or 'done'}{spent}")
 
     def note(self, text: str) -> None:
         """Print a sentence."""
         super().note(text)
-        self._print(f"note: {text}")
+        _print(f"note: {text}")
 
-    @staticmethod
-    def _print(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -15,9 +15,11 @@ from autoseg.comparison import compare
 from autoseg.config import load_config
 from autoseg.data.images import read_image
 from autoseg.errors import Interrupted, Problem, UserError
-from autoseg.experiment import Prepared, load_data, prepare, run, train_and_test
+from autoseg.experiment import run
+from autoseg.jobs import train_and_test
 from autoseg.plan import Plan, infer_recipe
 from autoseg.predict.segmenter import find_model, load
+from autoseg.prepare import Prepared, load_data, prepare
 from autoseg.report.page import write_report
 from autoseg.runfolder import RunFolder, read_json, write_bytes, write_json
 from autoseg.search.architecture import Architecture

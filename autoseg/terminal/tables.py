@@ -48,7 +48,9 @@ def plan_table(plan: dict[str, Any]) -> str:
     table = _table("stage", "what", "about", right=("about",))
     for stage in plan["stages"]:
         table.add_row(stage["name"], stage["what"], format_duration(round(stage["seconds"])))
-    table.add_row("total", f"memory {plan['memory_bytes'] / 2**30:.1f} GiB", format_duration(round(plan["seconds"])))
+    processes = f"{plan['workers']} processes side by side" if plan["workers"] > 1 else "one process"
+    memory = f"about {plan['memory_bytes'] / 2**30:.1f} GiB of memory"
+    table.add_row("whole run", f"{processes}, {memory}", format_duration(round(plan["seconds"])))
     return _render(table) + "".join(f"\n- {note}" for note in plan["notes"])
 
 

@@ -129,7 +129,7 @@ def train_network(
         result = evaluate(network, val, info, normalisation, compute, loss=module.loss)
         return float(result.loss or 0.0), result.scores.miou
 
-    keeper = _Keeper(clock, validate, recipe.validation_interval(), state_file, save_every, state, progress)
+    keeper = _Keeper(clock, validate, recipe.validation_interval(), state_file, save_every, state, progress, label)
     start = int(state["epoch"]) + 1 if state else 0
     seed_everything(seed, start)
     progress.begin(label, clock.total, clock.unit)
@@ -150,7 +150,7 @@ def train_network(
     if module.skipped:
         keeper.result.notes.append(f"{module.skipped} steps with non-finite gradients were left out")
     keeper.result.seconds = clock.spent
-    progress.end(f"{label}: best validation mIoU {keeper.result.best_miou:.3f} in epoch {keeper.result.best_epoch}")
+    progress.end(label, f"best validation mIoU {keeper.result.best_miou:.3f} in epoch {keeper.result.best_epoch + 1}")
     return keeper.result
 
 
@@ -166,10 +166,11 @@ class _Keeper(Callback):
         save_every: float,
         state: dict[str, Any] | None,
         progress: Progress,
+        label: str,
     ) -> None:
         self.clock, self.validate, self.interval = clock, validate, interval
         self.state_file, self.save_every, self.state = state_file, save_every, state
-        self.progress = progress
+        self.progress, self.label = progress, label
         self.result = Trained()
         self.best: dict[str, torch.Tensor] | None = None
         self._losses: list[torch.Tensor] = []
@@ -205,7 +206,9 @@ class _Keeper(Callback):
         steps = int(trainer.num_training_batches)
         best = f", best mIoU {self.result.best_miou:.3f}" if self.best else ""
         self.progress.update(
-            self.clock.done(trainer.current_epoch, batch_idx + 1, steps), f"epoch {trainer.current_epoch + 1}{best}"
+            self.label,
+            self.clock.done(trainer.current_epoch, batch_idx + 1, steps),
+            f"epoch {trainer.current_epoch + 1}{best}",
         )
         if self.clock.over:
             trainer.should_stop = True

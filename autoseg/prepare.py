@@ -1,0 +1,126 @@
+"""Checking an experiment before any work starts: data, device, plugins and their options, all at once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from autoseg import registry
+from autoseg.config import ExperimentConfig
+from autoseg.data.augment import Augment
+from autoseg.data.base import SPLITS, SegmentationData
+from autoseg.data.batches import Normalisation, RamCache
+from autoseg.errors import Problem, UserError, raise_if
+from autoseg.search.architecture import Architecture
+from autoseg.spaces.base import decisions, plain
+from autoseg.train.compute import Compute
+from autoseg.train.modelspec import ModelSpec
+
+FINALIST, CONTROL = "searched", "random"
+
+
+@dataclass
+class Prepared:
+    """An experiment whose configuration, data and plugins have been checked."""
+
+    config: ExperimentConfig
+    data: SegmentationData
+    normalisation: Normalisation
+    compute: Compute
+    space: Any
+    strategy: Any
+    baselines: list[ModelSpec]
+    control: Architecture
+
+    def with_threads(self, threads: int) -> Prepared:
+        """The same with another number of CPU threads."""
+        return replace(self, compute=replace(self.compute, threads=threads))
+
+    def specs(self, found: Architecture) -> list[ModelSpec]:
+        """All networks of the comparison, the finalist first."""
+        options = dict(self.config.train.space_options)
+        finalist = ModelSpec(FINALIST, "finalist", architecture=found, options=options)
+        listed = [
+            ModelSpec(baseline.label, "control", architecture=self.control, options=options)
+            if baseline.role == "control"
+            else baseline
+            for baseline in self.baselines
+        ]
+        return [finalist, *listed]
+
+
+def load_data(config: ExperimentConfig) -> SegmentationData:
+    """The data set of an experiment, its decoded images kept in memory as far as they fit.
+
+    A data set that takes a ``seed`` and was given none gets the experiment's.
+
+    Raises:
+        UserError: With every problem of the data.
+    """
+    factory = registry.load("dataset", config.data.dataset)
+    options = dict(config.data.options)
+    if "seed" in registry.options_of(factory):
+        options.setdefault("seed", config.seed)
+    data: SegmentationData = factory(**options)
+    empty = [name for name in SPLITS if not len(data.split(name))]
+    raise_if([Problem(f"the {name} split is empty", "data", "give it at least one image") for name in empty])
+    train, val, test = (RamCache(data.split(name)) for name in SPLITS)
+    return replace(data, train=train, val=val, test=test)
+
+
+def prepare(config: ExperimentConfig) -> Prepared:
+    """Load and try everything an experiment names, before any work starts.
+
+    Raises:
+        UserError: With all problems of data, device, space, strategy, loss and baselines together.
+    """
+    problems: list[Problem] = []
+
+    def attempt(where: str, make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except UserError as error:
+            problems.extend(error.problems)
+        except (ValueError, TypeError) as error:
+            problems.append(Problem(str(error), where, "change its options"))
+        return None
+
+    compute = attempt("compute", lambda: Compute.resolve(config.compute.device, config.compute.precision))
+    data = attempt("data", lambda: load_data(config))
+    space = registry.load("space", config.space.name)
+    strategy = attempt("strategy", lambda: registry.load("strategy", config.strategy.name)(**config.strategy.options))
+    attempt("train.loss", lambda: registry.load("loss", config.train.loss.name)(**config.train.loss.options))
+    augment = config.train.augment
+    if isinstance(augment, dict):
+        attempt("train.augment", lambda: Augment(**augment))
+    baselines = [
+        ModelSpec(b.label, "control")
+        if b.name == CONTROL
+        else ModelSpec(b.label, "baseline", model=b.name, options=dict(b.options))
+        for b in config.baselines
+    ]
+    for label in {FINALIST} & {b.label for b in baselines}:
+        problems.append(Problem(f"the name {label!r} is taken by the search's result", "baselines", "use another 'as'"))
+    channels, classes = (data.info.channels, data.info.num_classes) if data else (1, 2)
+    if data is not None and classes < 2:
+        problems.append(
+            Problem("there is only one class", "data", "segmentation needs background and at least one class")
+        )
+    sample = attempt("space", lambda: space(channels, classes, **config.space.options))
+    control = None
+    if sample is not None:
+        rng = random.Random(config.seed)
+        choices = plain({label: rng.choice(values) for label, values in decisions(sample).items()})
+        control = Architecture(config.space.name, dict(config.space.options), choices)
+        options = dict(config.train.space_options)
+        attempt("train", lambda: control.build(channels, classes, **options))
+    for spec in baselines:
+        if spec.role == "baseline":
+            attempt(f"baselines, {spec.label}", partial(spec.build, channels, classes))
+    raise_if(problems)
+    assert data is not None and control is not None
+    normalisation = Normalisation.from_split(data.train, channels)
+    return Prepared(config, data, normalisation, compute, space, strategy, baselines, control)
