@@ -65,7 +65,9 @@ def run_job(job: Job, path: Path, threads: int, progress: Progress) -> None:
         threads: CPU threads to use.
         progress: Receives the progress.
     """
-    do_job(job, RunFolder(path), _context(path, threads), Plan.from_json(read_json(RunFolder(path).plan)), progress)
+    folder, prepared = RunFolder(path), _context(path, threads)
+    prepared.compute.prepare()
+    do_job(job, folder, prepared, Plan.from_json(read_json(folder.plan)), progress)
 
 
 @lru_cache(maxsize=1)

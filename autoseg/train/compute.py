@@ -7,6 +7,7 @@ import random
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 
@@ -83,6 +84,7 @@ class Compute:
     def prepare(self) -> None:
         """Set threads and make CUDA choose the same kernels every time."""
         torch.set_num_threads(self.threads)
+        cv2.setNumThreads(self.threads)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
 
