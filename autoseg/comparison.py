@@ -20,8 +20,11 @@ def compare(folder: RunFolder, labels: list[str], seeds: list[int]) -> dict[str,
         seeds: Training seeds.
 
     Returns:
-        The content of comparison.json. Times and latencies are measurements; everything else is a
-        function of configuration, data and seeds.
+        The content of comparison.json: fractions 0..1, None for what is not known. Times and latencies are
+        measurements; everything else is a function of configuration, data and seeds.
+
+    Raises:
+        UserError: A test.json is missing or damaged.
     """
     models: dict[str, Any] = {}
     results: dict[str, ModelResult] = {}

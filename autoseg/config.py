@@ -24,7 +24,7 @@ from pydantic import (
 
 from autoseg.config_check import check_combinations, check_plugins, default_label, expand
 from autoseg.config_errors import problems_of
-from autoseg.config_yaml import dump, read_document
+from autoseg.config_yaml import Document, dump, read_document
 from autoseg.durations import parse_duration
 from autoseg.errors import UserError, raise_if
 
@@ -155,8 +155,10 @@ class UiConfig(Section):
     )
 
 
-def _baselines(*names: str) -> list[BaselineConfig]:
-    return [BaselineConfig.model_validate({"name": name}) for name in names]
+def _default_baselines() -> list[BaselineConfig]:
+    """A U-Net as slim as the default search space, and the random control."""
+    slim = {"name": "unet", "options": {"width": 16}}
+    return [BaselineConfig.model_validate(baseline) for baseline in (slim, {"name": "random"})]
 
 
 class ExperimentConfig(Section):
@@ -176,7 +178,7 @@ class ExperimentConfig(Section):
     strategy: PluginConfig = Field(default=PluginConfig(name="enas"), description="how it is searched")
     train: TrainConfig = Field(default=TrainConfig(), description="how networks are trained")
     baselines: list[BaselineConfig] = Field(
-        default=_baselines("unet", "random"), description="a list of models to compare with, such as [unet, random]"
+        default=_default_baselines(), description="a list of models to compare with, such as [unet, random]"
     )
     repeats: int = Field(default=2, ge=1, le=20, description="trainings of each network with different seeds, 1 to 20")
     compute: ComputeConfig = Field(default=ComputeConfig(), description="device, workers and precision")
@@ -207,12 +209,35 @@ def load_config(source: Path | str | Mapping[str, Any], overrides: Sequence[str]
         UserError: With every problem found: syntax, unknown keys, values out of range, unknown plugins and
             options, combinations that exclude each other; each with file, line and key.
     """
+    document = _read(source, overrides)
+    if not isinstance(source, Mapping) and "name" not in document.data:
+        document.data["name"] = re.sub(r"[^A-Za-z0-9._+-]+", "-", Path(source).stem).strip("-._+")[:100] or "experiment"
+    return _validated(document)
+
+
+def load_data_section(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """The experiment with its data and nothing else, to look at the data of a file that is wrong elsewhere.
+
+    Raises:
+        UserError: The file cannot be read, or its section ``data`` is wrong itself.
+    """
+    document = _read(source, overrides)
+    document.data = {key: value for key, value in document.data.items() if key == "data"}
+    document.problems = []
+    return _validated(document)
+
+
+def _read(source: Path | str | Mapping[str, Any], overrides: Sequence[str]) -> Document:
+    """The raw content with the overrides applied and short forms written out."""
     document = read_document(source)
     for text in overrides:
         document.override(text)
     expand(document.data, set(TrainConfig.model_fields))
-    if not isinstance(source, Mapping) and "name" not in document.data:
-        document.data["name"] = re.sub(r"[^A-Za-z0-9._+-]+", "-", Path(source).stem).strip("-._+")[:100] or "experiment"
+    return document
+
+
+def _validated(document: Document) -> ExperimentConfig:
+    """Check against plugins and schema; all problems together."""
     fields, train = ExperimentConfig.model_fields, TrainConfig.model_fields
     defaults = {kind: fields[kind].default.name for kind in ("space", "strategy")} | {
         "loss": train["loss"].default.name

@@ -8,21 +8,25 @@ beside it where there are cores to spare.
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoseg.comparison import compare
 from autoseg.config import ExperimentConfig, load_config
+from autoseg.config_yaml import dotted
 from autoseg.environment import data_hash, describe_environment
 from autoseg.errors import Problem, UserError, raise_if
 from autoseg.jobs import SEARCH, Job, do_job, measure_costs
 from autoseg.plan import Plan, make_plan, worker_count
-from autoseg.prepare import FINALIST, Prepared, prepare
+from autoseg.prepare import FINALIST, Prepared, load_experiment, prepare
 from autoseg.progress import Progress
 from autoseg.report.page import write_report
 from autoseg.runfolder import RunFolder, read_json, write_json, write_text
@@ -30,6 +34,8 @@ from autoseg.search.architecture import Architecture
 from autoseg.workers import Workers
 
 log = logging.getLogger(__name__)
+
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def run(
     Args:
         source: An experiment file, or its content as a dictionary.
         out: Run folder; ``runs/NAME`` by default.
-        resume: Continue the run in that folder.
+        resume: Continue the run in that folder; where none was started yet, start one.
         overrides: ``"key.sub=value"``, as ``--set`` on the command line.
         dry_run: Stop after the plan; nothing is written.
         progress: Receives the progress.
@@ -86,22 +92,31 @@ def run(
     """
     began = time.monotonic()
     progress = progress or Progress()
-    config = load_config(source, overrides)
+    config = load_experiment(source, overrides)
     folder = RunFolder(Path(out) if out is not None else Path("runs") / config.name)
-    if not dry_run:
-        folder.open(resume)
-        if resume:
-            _same_config(config, folder)
-        if worker_count(config.compute.workers, config.compute.device, jobs=2) > 1:
-            Workers.warm_up()
-    progress.stage("Checking the data, planning")
-    prepared = prepare(config)
-    if dry_run:
-        plan = make_plan(prepared, time.monotonic() - began)
-        if on_plan:
-            on_plan(plan, prepared)
-        return None
-    with folder.lock(), _log_to(folder.log):
+    with ExitStack() as held:
+        problems: list[Problem] = []
+        if not dry_run:
+            try:
+                held.enter_context(claimed(folder, resume))
+                if folder.config.exists():
+                    _same_config(config, folder)
+            except UserError as error:
+                problems += error.problems
+            if not problems and worker_count(config.compute.workers, config.compute.device, jobs=2) > 1:
+                _warm_up_workers()
+        progress.stage("Checking the data, planning")
+        try:
+            prepared = prepare(config)
+        except UserError as error:
+            problems += error.problems
+        raise_if(problems)
+        if dry_run:
+            plan = make_plan(prepared, time.monotonic() - began)
+            if on_plan:
+                on_plan(plan, prepared)
+            return None
+        held.enter_context(_log_to(folder.log))
         plan = _start(folder, prepared, began)
         if on_plan:
             on_plan(plan, prepared)
@@ -142,20 +157,70 @@ def _do_jobs(folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progre
         workers.stop()
 
 
+@contextmanager
+def claimed(folder: RunFolder, resume: bool = False) -> Iterator[None]:
+    """Open a run folder and hold it for this process.
+
+    A folder that is new and in which nothing was started, because the data are bad, is taken away again.
+
+    Args:
+        folder: The run folder.
+        resume: Continue the run in it; a folder that does not exist yet is made.
+
+    Raises:
+        UserError: Another process works in it, or it may not be used.
+    """
+    new = not folder.path.exists()
+    with ExitStack() as held:
+        if (folder.path / LOCK).exists():  # opening cleans up; not under the feet of another process
+            held.enter_context(folder.lock())
+            folder.open(resume)
+        else:
+            folder.open(resume and not new)
+            held.enter_context(folder.lock())
+        try:
+            yield
+        finally:
+            if new and {entry.name for entry in folder.path.iterdir()} <= {LOCK, folder.log.name}:
+                with suppress(OSError):
+                    shutil.rmtree(folder.path)
+
+
+def _warm_up_workers() -> None:
+    """Start what the workers are forked from, deaf to Ctrl-C: that reaches the whole group, and this process decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits it
+    try:
+        Workers.warm_up()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _same_config(config: ExperimentConfig, folder: RunFolder) -> None:
     """A run may only be resumed with the configuration it was started with."""
-    old, new = (c.model_dump(mode="json", exclude={"ui", "compute"}) for c in (load_config(folder.config), config))
+    before = load_config(folder.config)
+    old, new = (c.model_dump(mode="json", by_alias=True, exclude={"ui", "compute"}) for c in (before, config))
     raise_if(
         [
             Problem(
-                f"{key!r} is not what the run was started with",
+                f"'{key}' is {now}, but the run was started with {then}",
                 str(folder.config),
                 "resume with the same settings, or start anew with --out",
             )
-            for key in sorted(old)
-            if old[key] != new[key]
+            for key, then, now in _differences(old, new)
         ]
     )
+
+
+def _differences(old: Any, new: Any, key: tuple[str | int, ...] = ()) -> Iterator[tuple[str, str, str]]:
+    """The keys whose values differ, each with both values as text."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for part in {**old, **new}:
+            yield from _differences(old.get(part), new.get(part), (*key, part))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(before, after, (*key, index))
+    elif old != new:
+        yield dotted(key), json.dumps(old), json.dumps(new)
 
 
 def _start(folder: RunFolder, prepared: Prepared, began: float) -> Plan:
@@ -167,10 +232,9 @@ def _start(folder: RunFolder, prepared: Prepared, began: float) -> Plan:
                 Problem("the images or masks have changed since the run was started", "data", "start anew with --out")
             )
         return Plan.from_json(read_json(folder.plan))
+    plan = make_plan(prepared, time.monotonic() - began)  # it may refuse; then nothing has been started
     write_text(folder.config, prepared.config.to_yaml())
-    seeds = [prepared.config.seed + k for k in range(prepared.config.repeats)]
-    write_json(folder.environment, describe_environment(seeds, found, prepared.compute.device))
-    plan = make_plan(prepared, time.monotonic() - began)
+    write_json(folder.environment, describe_environment(plan.seeds, found, prepared.compute.device))
     write_json(folder.plan, plan.to_json())
     return plan
 
@@ -186,6 +250,15 @@ def _log_to(path: Path) -> Iterator[None]:
     root.setLevel(logging.INFO)
     try:
         yield
+    except UserError as error:
+        log.error("%s", error)
+        raise
+    except Exception:
+        log.exception("the run failed")
+        raise
+    except BaseException as ending:
+        log.info("ended by %s", type(ending).__name__)
+        raise
     finally:
         root.removeHandler(handler)
         root.setLevel(previous)

@@ -41,6 +41,11 @@ _LEAST_SECONDS = 1.0
 class Plan:
     """What will be done and what it will cost.
 
+    Example:
+        >>> plan = Plan(Recipe(epochs=3), None, ["searched"], [0], seconds=12.5)
+        >>> Plan.from_json(plan.to_json()) == plan
+        True
+
     Attributes:
         recipe: How every network is trained.
         search_seconds: Length of the search under a budget, else None.
@@ -89,7 +94,13 @@ def smallest_side(split: Split) -> int:
 
 
 def steps_per_epoch(split: Split, recipe: Recipe) -> int:
-    """Training steps in one pass: as many patches as cover the images, by area."""
+    """Training steps in one pass: as many patches as cover the images, by area.
+
+    Example:
+        >>> from autoseg.data.synthetic.ceramic import CeramicSplit
+        >>> steps_per_epoch(CeramicSplit(range(5), size=64), Recipe(epochs=1, patch=32, batch=8))  # 20 patches
+        3
+    """
     patches = 0
     for i in range(len(split)):
         height, width = split[i][1].shape[:2]
@@ -98,7 +109,11 @@ def steps_per_epoch(split: Split, recipe: Recipe) -> int:
 
 
 def infer_recipe(config: ExperimentConfig, data: SegmentationData) -> tuple[Recipe, list[str]]:
-    """Fill what the user left open: patch, batch and length; with the reasons."""
+    """Fill what the user left open: patch, batch and length.
+
+    Returns:
+        The complete recipe, and sentences that give the reasons, after those of the data set.
+    """
     train, notes = config.train, list(data.notes)
     side = smallest_side(data.train)
     patch, batch = train.patch, train.batch or 8
@@ -132,6 +147,13 @@ def infer_recipe(config: ExperimentConfig, data: SegmentationData) -> tuple[Reci
 
 def probe_step(spec: ModelSpec, recipe: Recipe, info: DatasetInfo, compute: Compute, repeats: int = 2) -> float:
     """Seconds of one training step of a network, measured here and now (best of a few).
+
+    Args:
+        spec: The network; a fresh one is built.
+        recipe: Batch, patch and loss.
+        info: Channels and classes.
+        compute: Device, precision and threads.
+        repeats: Steps to time after the first, which is slower than the others.
 
     Raises:
         UserError: A step does not fit into memory.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from autoseg import registry
-from autoseg.config import ExperimentConfig
+from autoseg.config import ExperimentConfig, load_config, load_data_section
 from autoseg.data.augment import Augment
 from autoseg.data.base import SPLITS, SegmentationData
 from autoseg.data.batches import Normalisation, RamCache
@@ -52,6 +53,29 @@ class Prepared:
         return [finalist, *listed]
 
 
+def load_experiment(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Read an experiment file; when it is wrong, its data are looked at all the same.
+
+    Args:
+        source: As for :func:`autoseg.config.load_config`.
+        overrides: As for :func:`autoseg.config.load_config`.
+
+    Raises:
+        UserError: With the problems of the file and of the data together.
+    """
+    try:
+        return load_config(source, overrides)
+    except UserError as error:
+        problems = list(error.problems)
+    try:
+        load_data(load_data_section(source, overrides))
+    except UserError as error:
+        problems += [problem for problem in error.problems if problem not in problems]
+    except (ValueError, TypeError, OSError) as error:
+        problems.append(Problem(str(error), "data", "change its options"))
+    raise UserError(problems)
+
+
 def load_data(config: ExperimentConfig) -> SegmentationData:
     """The data set of an experiment, its decoded images kept in memory as far as they fit.
 
@@ -84,7 +108,7 @@ def prepare(config: ExperimentConfig) -> Prepared:
             return make()
         except UserError as error:
             problems.extend(error.problems)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OSError) as error:
             problems.append(Problem(str(error), where, "change its options"))
         return None
 

@@ -46,6 +46,12 @@ class Forwarded(Progress):
 
     Args:
         send: Receives the method's name and its arguments.
+
+    Example:
+        >>> calls = []
+        >>> Forwarded(lambda name, arguments: calls.append((name, arguments))).update("search", 3.0, "epoch 3")
+        >>> calls
+        [('update', ('search', 3.0, 'epoch 3'))]
     """
 
     def __init__(self, send: Callable[[str, tuple[Any, ...]], None]) -> None:

@@ -1,8 +1,9 @@
 """Import NNI without its known noise, and nothing else silenced.
 
-NNI 3.0 predates the installed torch, lightning and gymnasium. Three messages it prints on import are
-known and harmless; they are filtered here by their exact text, once, before any NNI module is loaded.
-The packages whose modules import NNI call :func:`load_nni` in their ``__init__``.
+NNI 3.0 predates the installed torch, lightning and gymnasium. What it prints on import is known and
+harmless, and some errors it logs before it raises them. Both are filtered here by their exact text, once,
+before any NNI module is loaded. The packages whose modules import NNI call :func:`load_nni` in their
+``__init__``.
 """
 
 from __future__ import annotations
@@ -10,11 +11,25 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 _NOT_A_MODULE = r".* is found to be not a nn\.Module, which is unexpected"
-_NO_VALIDATION = "Validation dataloaders are missing"
+_LOGGED = {
+    # Validation is ours, in a callback or after the search.
+    "nni.nas.evaluator.pytorch.lightning": (
+        "Validation dataloaders are missing. Safe to ignore this warning when using one-shot strategy.",
+    ),
+    # Logged before raising; what is raised is reported by us.
+    "nni.nas.execution.sequential": ("Model %d fails to be executed.",),
+    "nni.nas.strategy.base": ("Strategy failed to execute.",),
+    "nni.mutable.frozen": (
+        "Failed to freeze mutable %s with sample %s. "
+        "In NAS, please make sure to have registered it via add_mutable(). "
+        "Otherwise, please make sure you are not inside a frozen_context.",
+    ),
+}
+"""Logger to the messages, before formatting, that it shall not show."""
 
 
 @cache
@@ -40,11 +55,12 @@ def load_nni() -> Any:
         import nni
         import nni.nas.nn.pytorch
         import nni.nas.strategy
-    logging.getLogger("nni.nas.evaluator.pytorch.lightning").addFilter(
-        lambda record: not record.getMessage().startswith(_NO_VALIDATION)
-    )
-    # It logs "fails to be executed" before raising; what is raised is reported by us.
-    logging.getLogger("nni.nas.execution.sequential").setLevel(logging.CRITICAL)
+    for name, messages in _LOGGED.items():
+        logging.getLogger(name).addFilter(partial(_shown, messages))
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return nni
+
+
+def _shown(silenced: tuple[str, ...], record: logging.LogRecord) -> bool:
+    return record.msg not in silenced

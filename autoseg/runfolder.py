@@ -1,14 +1,15 @@
 """The run folder: every file a run leaves, written so that nothing half-written is taken for whole.
 
 Files appear by rename after a flush to disk, so a file that exists is complete. The search journal is
-append-only; a torn last line (power loss) is cut off when it is opened again. States of searches and
-trainings are trees of tensors and plain values in one safetensors file: no pickle is ever read here.
+append-only; a torn last line (power loss) is cut off when it is opened again. One process at a time works
+in a run folder, which a lock file sees to.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,16 +19,23 @@ from typing import IO, Any
 
 from autoseg.errors import Problem, UserError
 
+log = logging.getLogger(__name__)
+
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
     """Write a file so that it is either the old one or the complete new one.
 
     Args:
         path: Target; missing folders are made.
-        write: Called with an open binary file.
+        write: Called with an open binary file; when it raises, the old file stays.
 
     Returns:
         The path.
+
+    Example:
+        >>> path = write_atomic(Path(tempfile.mkdtemp()) / "new" / "a.bin", lambda file: file.write(b"ab"))
+        >>> path.read_bytes(), [entry.name for entry in path.parent.iterdir()]
+        (b'ab', ['a.bin'])
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -56,7 +64,16 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Write JSON atomically; NaN is refused, because JSON has none."""
+    """Write JSON atomically.
+
+    Raises:
+        ValueError: There is a NaN or an infinity in it, which JSON does not have: write None.
+        TypeError: There is something else in it that JSON does not have.
+
+    Example:
+        >>> read_json(write_json(Path(tempfile.mkdtemp()) / "a.json", {"miou": 0.5, "flops": None}))
+        {'miou': 0.5, 'flops': None}
+    """
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -64,7 +81,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file of a run folder.
 
     Raises:
-        UserError: The file is missing or not JSON.
+        UserError: The file is missing, cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -72,6 +89,8 @@ def read_json(path: Path) -> Any:
         raise UserError(
             Problem("is missing", str(path), "check that this is a run folder and the run got so far")
         ) from error
+    except OSError as error:
+        raise UserError(Problem(f"cannot be read ({error.strerror})", str(path), "check its permissions")) from error
     except ValueError as error:
         raise UserError(
             Problem(f"is not JSON ({error})", str(path), "restore it, or delete it and resume the run")
@@ -83,6 +102,12 @@ class Journal:
 
     Args:
         path: The file; it is created on the first append.
+
+    Attributes:
+        rows: What is in the file, oldest first.
+
+    Raises:
+        UserError: A whole line is not a JSON object with a ``"kind"``.
 
     Example:
         >>> journal = Journal(Path(tempfile.mkdtemp()) / "journal.jsonl")
@@ -97,6 +122,7 @@ class Journal:
         self.rows: list[dict[str, Any]] = []
         if path.exists():
             self._read()
+        self._keys = {self.key(row) for row in self.rows}
 
     def _read(self) -> None:
         content = self.path.read_bytes()
@@ -104,7 +130,16 @@ class Journal:
         if len(whole) < len(content):  # a line without its end: the writer was killed
             with self.path.open("r+b") as file:
                 file.truncate(len(whole))
-        self.rows = [json.loads(line) for line in whole.splitlines()]
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict) or "kind" not in row:
+                what = f"line {number} is not a line of a search journal"
+                fix = "delete that line, or start the run anew with --out"
+                raise UserError(Problem(what, str(self.path), fix))
+            self.rows.append(row)
 
     @staticmethod
     def key(row: dict[str, Any]) -> str:
@@ -117,7 +152,8 @@ class Journal:
         Returns:
             Whether the row was added.
         """
-        if any(self.key(row) == self.key(old) for old in self.rows):
+        key = self.key(row)
+        if key in self._keys:
             return False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
@@ -125,6 +161,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         self.rows.append(row)
+        self._keys.add(key)
         return True
 
 
@@ -132,7 +169,12 @@ class RunFolder:
     """Paths and guarded access for one run.
 
     Args:
-        path: The folder.
+        path: The folder; it need not exist.
+
+    Example:
+        >>> folder = RunFolder(Path("runs/ceramic"))
+        >>> str(folder.model("unet", 0)), str(folder.journal)
+        ('runs/ceramic/models/unet/seed-0', 'runs/ceramic/search/journal.jsonl')
     """
 
     def __init__(self, path: Path) -> None:
@@ -153,10 +195,16 @@ class RunFolder:
         return self.models / name / f"seed-{seed}"
 
     def open(self, resume: bool) -> None:
-        """Create the folder, or check that it may be continued.
+        """Create the folder, or check that it may be continued; remove what a kill left half-written.
+
+        Another process may be writing just now: where the folder has a lock file, take :meth:`lock` first.
+
+        Args:
+            resume: Whether a run is to be continued in it.
 
         Raises:
-            UserError: It is in use and ``resume`` is False, it holds something else, or it cannot be written.
+            UserError: It holds a run and ``resume`` is False, it does not exist and ``resume`` is True, it
+                holds something else, or it cannot be written.
         """
         started = self.config.exists()
         if resume and not self.path.exists():
@@ -167,7 +215,9 @@ class RunFolder:
         if started and not resume:
             fix = "add --resume to continue it, or choose another folder with --out"
             raise UserError(Problem("the output folder is already used by a run", str(self.path), fix))
-        if not started and found - {".lock", self.log.name}:  # these two alone: a run killed at its first breath
+        # These alone are from a run that was killed at its first breath.
+        ours = {name for name in found if name in (".lock", self.log.name) or _is_leftover(name)}
+        if not started and found - ours:
             fix = "choose another folder with --out"
             raise UserError(Problem("the output folder holds files that are not a run", str(self.path), fix))
         try:
@@ -182,8 +232,9 @@ class RunFolder:
                     "choose another with --out",
                 )
             ) from error
-        for leftover in self.path.rglob(".*.part"):  # a write that a kill cut short
-            leftover.unlink(missing_ok=True)
+        for leftover in self.path.rglob("*.part"):
+            if _is_leftover(leftover.name):
+                leftover.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -195,8 +246,15 @@ class RunFolder:
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise UserError(
                     Problem("another process is working in this run folder", str(self.path), "wait for it, or stop it")
                 ) from error
+            except OSError as error:
+                log.warning("this file system has no locks (%s): do not run twice in one folder", error.strerror)
             yield
+
+
+def _is_leftover(name: str) -> bool:
+    """Whether this is a temporary file of :func:`write_atomic`."""
+    return name.startswith(".") and name.endswith(".part")

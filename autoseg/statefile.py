@@ -21,6 +21,13 @@ from autoseg.runfolder import write_bytes
 def save_tree(path: Path, tree: Any) -> Path:
     """Write a tree of dicts (str or int keys), lists, tensors, strings, numbers, booleans and None.
 
+    Args:
+        path: Target; it is replaced whole or not at all.
+        tree: What to write. Tensors may be on any device and share memory.
+
+    Returns:
+        The path.
+
     Raises:
         TypeError: Something else is in the tree.
 
@@ -37,6 +44,9 @@ def save_tree(path: Path, tree: Any) -> Path:
 
 def load_tree(path: Path) -> Any:
     """Read what :func:`save_tree` wrote.
+
+    Returns:
+        The tree, bit for bit: tensors on the CPU, no two of which share memory; tuples have become lists.
 
     Raises:
         UserError: The file is damaged or of another kind.

@@ -2,15 +2,17 @@
 
 N one-thread trainings on N cores get more done than one training on N threads: networks for small images
 do not keep several threads busy. Workers come from a fork server that has torch and NNI imported already.
-They live as long as their parent: a worker whose pipe is closed ends at its next progress report.
+They live no longer than their parent, however it ends.
 """
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import traceback
 import types
 from collections.abc import Callable, Iterator
@@ -33,13 +35,13 @@ class WorkerFailed(AutosegError):
 
 
 class Workers:
-    """A pool of worker processes for the jobs of one run.
+    """A pool of worker processes for the jobs of one run; call :meth:`stop` when it is no longer needed.
 
     Args:
-        count: Number of processes.
-        path: The run folder.
+        count: Number of processes, 1 or more.
+        path: The run folder, with config.yaml and plan.json in it.
         threads: CPU threads of each.
-        progress: Receives what the workers report.
+        progress: Receives what the workers report, in this process and thread.
     """
 
     def __init__(self, count: int, path: Path, threads: int, progress: Progress) -> None:
@@ -63,9 +65,15 @@ class Workers:
     def run(self, jobs: list[Job], on_done: Callable[[Job], None] | None = None) -> None:
         """Do all jobs, each as soon as a worker is free and what it needs is there.
 
+        Args:
+            jobs: In the order in which they are to start; the search, where others need it, is among them
+                or has been done.
+            on_done: Called with each job that is done.
+
         Raises:
             UserError: A job met something the user can mend.
-            WorkerFailed: A job failed or its process was killed; the other workers are stopped.
+            WorkerFailed: A job failed or its process was killed. The other workers go on until :meth:`stop`.
+            ValueError: A job needs a search that was not done and is not among the jobs.
         """
         folder = RunFolder(self.path)
         waiting, idle = list(jobs), list(self._workers)
@@ -76,8 +84,10 @@ class Workers:
             while ready and idle:
                 connection, job = idle.pop(0), ready.pop(0)
                 waiting.remove(job)
-                connection.send(job)
+                self._send(connection, job)
                 running[connection] = job
+            if not running:
+                raise ValueError(f"{waiting[0]} needs a search that is not among the jobs")
             readable = wait(list(running))
             for connection in [c for c in running if c in readable]:
                 if self._receive(connection, running[connection]):
@@ -86,17 +96,30 @@ class Workers:
                     if on_done:
                         on_done(job)
 
+    def _send(self, connection: Connection, job: Job) -> None:
+        try:
+            connection.send(job)
+        except OSError:  # it died while it was idle
+            raise self._failure(connection, job) from None
+
+    def _failure(self, connection: Connection, job: Job) -> WorkerFailed:
+        process = self._workers[connection]
+        process.join(5)
+        return WorkerFailed(_how_it_ended(job, process.exitcode))
+
     def _receive(self, connection: Connection, job: Job) -> bool:
         """Handle one message of a worker; True when its job is done."""
         try:
             kind, content = connection.recv()
-        except EOFError:
-            process = self._workers[connection]
-            process.join(5)
-            raise WorkerFailed(_how_it_ended(job, process.exitcode)) from None
+        except (EOFError, OSError):
+            raise self._failure(connection, job) from None
         if kind == "progress":
             method, arguments = content
             getattr(self.progress, method)(*arguments)
+            return False
+        if kind == "log":
+            name, level, text = content
+            logging.getLogger(name).log(level, "%s: %s", job, text)
             return False
         if kind == "mend":
             raise UserError(content)
@@ -107,7 +130,7 @@ class Workers:
         return True
 
     def stop(self) -> None:
-        """End all workers now; their states are on disk."""
+        """End all workers now; what they have saved so far is on disk."""
         for connection, process in self._workers.items():
             connection.close()
             process.terminate()
@@ -150,6 +173,11 @@ def _work(connection: Connection, path: str, threads: int) -> None:
     """The worker: do the jobs that come through the pipe until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    library = logging.getLogger("autoseg")
+    library.addHandler(_ToParent(connection))
+    library.setLevel(logging.INFO)
+    library.propagate = False
 
     def send(method: str, arguments: tuple[Any, ...]) -> None:
         connection.send(("progress", (method, arguments)))
@@ -170,3 +198,23 @@ def _work(connection: Connection, path: str, threads: int) -> None:
                 connection.send(("done", None))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone or has closed the pipe
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the parent, then end this process whatever it is doing; files are written whole."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+class _ToParent(logging.Handler):
+    """Sends what the library logs to the parent, which keeps the log of the run."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self.connection = connection
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record as plain values."""
+        self.connection.send(("log", (record.name, record.levelno, record.getMessage())))

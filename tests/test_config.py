@@ -71,6 +71,7 @@ def test_defaults() -> None:
     assert ExperimentConfig.model_validate({"data": {"dataset": "x"}}).train.loss.name == "ce+dice"
     default = ExperimentConfig.model_validate({"data": {"dataset": "x"}}).baselines
     assert [(baseline.name, baseline.label) for baseline in default] == [("unet", "unet"), ("random", "random")]
+    assert default[0].options == {"width": 16}
 
 
 def test_defaults_are_not_shared() -> None:

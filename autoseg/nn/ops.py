@@ -28,6 +28,14 @@ def _ordered(convs: list[nn.Module], channels: int, order: str) -> nn.Sequential
 def separable(channels: int, kernel: int, order: str = "relu-conv-bn") -> nn.Module:
     """Depthwise separable convolution: ``kernel * kernel * C + C * C`` weights.
 
+    Args:
+        channels: C, of input and output.
+        kernel: Side of the depthwise kernel, odd; height and width stay.
+        order: ``"relu-conv-bn"`` or ``"conv-bn-relu"``.
+
+    Raises:
+        ValueError: ``order`` is unknown.
+
     Example:
         >>> sum(p.numel() for n, p in separable(16, 3).named_parameters() if p.dim() == 4)
         400
@@ -38,6 +46,15 @@ def separable(channels: int, kernel: int, order: str = "relu-conv-bn") -> nn.Mod
 
 def conv(channels: int, kernel: int, dilation: int = 1, order: str = "relu-conv-bn") -> nn.Module:
     """Ordinary or dilated convolution: ``kernel * kernel * C * C`` weights.
+
+    Args:
+        channels: C, of input and output.
+        kernel: Side of the kernel, odd; height and width stay.
+        dilation: Distance between the pixels that the kernel sees.
+        order: ``"relu-conv-bn"`` or ``"conv-bn-relu"``.
+
+    Raises:
+        ValueError: ``order`` is unknown.
 
     Example:
         >>> sum(p.numel() for n, p in conv(16, 3).named_parameters() if p.dim() == 4)
@@ -50,13 +67,28 @@ def conv(channels: int, kernel: int, dilation: int = 1, order: str = "relu-conv-
 
 
 def max_pool(channels: int, kernel: int = 3, order: str = "relu-conv-bn") -> nn.Module:
-    """Max pooling with stride 1: no weights, no normalisation, whatever the ``order``."""
+    """Max pooling with stride 1: no weights, no normalisation, whatever the ``order``; the shape stays.
+
+    Example:
+        >>> import torch
+        >>> max_pool(1)(torch.tensor([[[[1.0, 5.0, 2.0, 0.0]]]])).tolist()
+        [[[[5.0, 5.0, 5.0, 2.0]]]]
+    """
     del channels, order
     return nn.MaxPool2d(kernel, stride=1, padding=kernel // 2)
 
 
 def pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
-    """1x1 convolution, batch normalisation, ReLU: the calibration that makes channel counts agree."""
+    """1x1 convolution, batch normalisation, ReLU: the calibration that makes channel counts agree.
+
+    Args:
+        in_channels: Channels before.
+        out_channels: Channels after; ``in_channels * out_channels`` weights and no bias.
+
+    Example:
+        >>> sum(p.numel() for p in pointwise(6, 4).parameters())  # 24 weights, 4 scales, 4 shifts
+        32
+    """
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -65,7 +97,7 @@ def pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 Operation = Callable[[int, str], nn.Module]
-"""Builds an operation for ``(channels, order)``."""
+"""Builds an operation for ``(channels, order)``: ``(N, C, H, W)`` to ``(N, C, H, W)``."""
 
 ED_NAS_OPERATIONS: dict[str, Operation] = {
     "dw3": lambda c, order: separable(c, 3, order),

@@ -17,7 +17,14 @@ def pool_with_indices(x: Tensor) -> tuple[Tensor, Tensor]:
         x: ``(N, C, H, W)``, H and W even.
 
     Returns:
-        The pooled map ``(N, C, H/2, W/2)`` and the int64 positions of the maxima in each ``H x W`` plane.
+        The pooled map ``(N, C, H/2, W/2)`` and the int64 positions ``row * W + column`` of the maxima in
+        each ``H x W`` plane, of the same shape.
+
+    Example:
+        >>> import torch
+        >>> y, where = pool_with_indices(torch.tensor([[[[1.0, 5.0], [3.0, 4.0]]]]))
+        >>> y.item(), where.item()
+        (5.0, 1)
     """
     # The kernel that returns indices has no channels_last form on every backend.
     return F.max_pool2d(x.contiguous(), 2, 2, return_indices=True)
@@ -35,6 +42,7 @@ def unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
         ``(N, C, H, W)`` in which one position in four may differ from zero.
 
     Example:
+        >>> import torch
         >>> x = torch.rand(1, 2, 4, 4) + 1
         >>> y, where = pool_with_indices(x)
         >>> int((unpool(y, where, (4, 4)) > 0).sum())
@@ -50,5 +58,18 @@ def unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def upsample_like(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest-neighbour upsampling to ``size``, for inputs that have no pooling indices."""
+    """Nearest-neighbour upsampling to ``size``, for inputs that have no pooling indices.
+
+    Args:
+        x: ``(N, C, H, W)``.
+        size: Height and width of the result, usually twice those of ``x``.
+
+    Returns:
+        ``(N, C, *size)``.
+
+    Example:
+        >>> import torch
+        >>> upsample_like(torch.tensor([[[[1.0, 2.0]]]]), (2, 4)).tolist()
+        [[[[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0]]]]
+    """
     return F.interpolate(x, size=size, mode="nearest")

@@ -25,6 +25,15 @@ class Segmenter:
         description: How the network was built and trained.
         network: With its weights.
         compute: Device and precision.
+
+    Example:
+        >>> from autoseg.data.batches import Normalisation
+        >>> from autoseg.train.modelspec import ModelSpec
+        >>> spec = ModelSpec("small", "baseline", model="unet", options={"width": 2, "depth": 1})
+        >>> info = DatasetInfo("cells", 1, ("background", "cell"), ((0, 0, 0), (230, 159, 0)))
+        >>> model = Segmenter(ModelFile(spec, info, Normalisation((0.0,), (1.0,)), {}), spec.build(1, 2), Compute())
+        >>> model.predict(np.zeros((5, 7), np.uint8)).shape
+        (5, 7)
     """
 
     def __init__(self, description: ModelFile, network: nn.Module, compute: Compute) -> None:
@@ -48,13 +57,13 @@ class Segmenter:
             ``(num_classes, H, W)``, 0..1, summing to 1 over the classes.
 
         Raises:
-            UserError: The image has another number of channels than the model.
+            UserError: The image has another number of channels than the model, or no pixels.
         """
         channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else None
-        if channels != self.info.channels:
+        if channels != self.info.channels or not image.size:
             raise UserError(
                 Problem(
-                    f"the image of shape {image.shape} does not have the {self.info.channels} channel(s) of the model",
+                    f"an image of shape {image.shape} does not fit the model: it takes {self.info.channels} channel(s)",
                     "predict",
                     "give images of the same kind as the training images",
                 )
@@ -71,6 +80,9 @@ class Segmenter:
 
         Returns:
             ``(H, W)`` uint8, 0..num_classes - 1.
+
+        Raises:
+            UserError: As for :meth:`probabilities`.
         """
         return self.probabilities(image).argmax(0).astype(np.uint8)
 
@@ -78,20 +90,31 @@ class Segmenter:
 def find_model(path: Path) -> Path:
     """The folder of a trained model: ``path`` itself, or the best finalist of a run folder.
 
-    The best seed is the one with the highest validation score; the test set has no say.
+    The best seed is the one with the highest validation score; the test set has no say. A run without a
+    finalist gives its best other model.
+
+    Args:
+        path: A run folder, the folder of one training, or one of the two files in it.
+
+    Returns:
+        The folder that holds ``model.json``.
 
     Raises:
-        UserError: There is no trained model.
+        UserError: There is no trained model, or a description is damaged.
     """
     if path.name in (DESCRIPTION, "weights.safetensors"):
         path = path.parent
     if (path / DESCRIPTION).exists():
         return path
     trained = []
-    for description in RunFolder(path).models.glob(f"*/seed-*/{DESCRIPTION}"):
+    for description in sorted(RunFolder(path).models.glob(f"*/seed-*/{DESCRIPTION}")):
         value = read_json(description)
-        finalist = value["build"]["role"] == "finalist"
-        trained.append((finalist, float(value["training"]["best_miou"]), description.parent))
+        try:
+            finalist = value["build"]["role"] == "finalist"
+            trained.append((finalist, float(value["training"]["best_miou"]), description.parent))
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"is not a model description ({type(error).__name__}: {error})"
+            raise UserError(Problem(what, str(description), "restore it, or delete it and resume the run")) from error
     if not trained:
         raise UserError(
             Problem("holds no trained model", str(path), "give a run folder, or a folder with model.json in it")

@@ -1,7 +1,7 @@
 """The curves of the report, drawn by matplotlib as inline SVG.
 
 Only matplotlib's object interface is used: no figure is registered anywhere, so a report can be written
-from any thread. Text stays text, and takes the font of the page.
+from any thread. Text stays text, and takes the font of the page. Files count epochs from 0, the page from 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from autoseg.report.palette import ACCENT, INK, LINE, MUTED
-from autoseg.report.rundata import ModelRun, mean, number
+from autoseg.report.reading import mean, number
+from autoseg.report.rundata import ModelRun
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -57,7 +58,7 @@ def search_figure(epochs: Sequence[Mapping[str, Any]]) -> Markup:
         An inline SVG, empty when there is nothing to draw.
 
     Example:
-        >>> search_figure([{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 0.5}])[:4]
+        >>> search_figure([{"epoch": 0, "loss": 1.0}, {"epoch": 1, "loss": 0.5}])[:4]
         Markup('<svg')
     """
     panels = [
@@ -67,8 +68,8 @@ def search_figure(epochs: Sequence[Mapping[str, Any]]) -> Markup:
     ]
     if not panels:
         return Markup("")
-    warm = [x for line in epochs if line.get("phase") == "warmup" and (x := number(line.get("epoch"))) is not None]
-    known = [x for line in epochs if (x := number(line.get("epoch"))) is not None]
+    warm = [x for line in epochs if line.get("phase") == "warmup" and (x := _epoch(line)) is not None]
+    known = [x for line in epochs if (x := _epoch(line)) is not None]
     with matplotlib.rc_context(_STYLE):
         figure, axes = _panels([title for title, _ in panels], 10.6, 2.75)
         for axis, (_, points) in zip(axes, panels, strict=True):
@@ -95,7 +96,7 @@ def training_figure(models: Sequence[ModelRun]) -> Markup:
     ]
     if not panels:
         return Markup("")
-    known = [x for m in models for run in m.runs for row in run.history if (x := row["epoch"]) is not None]
+    known = [x for m in models for run in m.runs for row in run.history if (x := _epoch(row)) is not None]
     with matplotlib.rc_context(_STYLE):
         figure, axes = _panels([title for title, _, _ in panels], 10.6, 3.5)
         for axis, (_, key, scale) in zip(axes, panels, strict=True):
@@ -120,9 +121,15 @@ def _draw_model(axis: Axes, model: ModelRun, key: str, scale: float, order: int)
 
 
 def _points(lines: Sequence[Mapping[str, Any]], key: str, scale: float = 1.0) -> list[tuple[float, float]]:
-    """``(epoch, value)`` wherever both are numbers."""
-    pairs = ((number(line.get("epoch")), number(line.get(key))) for line in lines)
+    """``(epoch, value)`` wherever both are numbers; the first epoch is 1."""
+    pairs = ((_epoch(line), number(line.get(key))) for line in lines)
     return [(x, scale * y) for x, y in pairs if x is not None and y is not None]
+
+
+def _epoch(line: Mapping[str, Any]) -> float | None:
+    """The epoch of a line of a file, counted from 1."""
+    epoch = number(line.get("epoch"))
+    return None if epoch is None else epoch + 1
 
 
 def _dots(points: Sequence[object]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from autoseg.report.figures import search_figure, training_figure
 from autoseg.report.grids import GridRow, example_names, grid, worst_names
 from autoseg.report.intervals import gain_chart
 from autoseg.report.palette import hex_color
-from autoseg.report.rundata import Run, number, read_run
+from autoseg.report.reading import number
+from autoseg.report.rundata import Run, read_run
 from autoseg.runfolder import RunFolder, write_text
 
 log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ def _command(environment: Mapping[str, Any]) -> str:
 
 def _cost_input(run: Run) -> str:
     """Size of the input for which FLOPs and latency were taken, such as ``1 × 96 × 96``."""
-    sizes = (seed.test.get("cost_input") for model in run.models for seed in model.runs)
+    sizes = (seed.cost.get("input") for model in run.models for seed in model.runs)
     return next((" × ".join(map(str, size)) for size in sizes if isinstance(size, list)), "")
 
 

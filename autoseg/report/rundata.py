@@ -6,35 +6,29 @@ read is returned, and what cannot is named in ``Run.missing`` in words for the r
 
 from __future__ import annotations
 
-import csv
-import json
-import logging
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from autoseg.errors import Problem, UserError
 from autoseg.report.palette import model_colors
-
-log = logging.getLogger(__name__)
+from autoseg.report.reading import mean, number, read_config, read_history, read_lines, read_object
 
 ROLE_ORDER = ("finalist", "baseline", "control")
 
 
 @dataclass
 class SeedRun:
-    """The folder of one training: its curve and its test result."""
+    """The folder of one training: its curve, its test result, its description and what it costs to use."""
 
     seed: int
     folder: Path
     history: list[dict[str, float | None]] = field(default_factory=list)
     test: dict[str, Any] = field(default_factory=dict)
     card: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -117,33 +111,6 @@ class Run:
         return self.models[0] if self.models else None
 
 
-def number(value: object) -> float | None:
-    """A finite float, or None for null, NaN and anything that is not a number.
-
-    Example:
-        >>> number("0.5"), number(None), number(float("nan")), number("")
-        (0.5, None, None, None)
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        result = float(value)
-    except ValueError:
-        return None
-    return result if math.isfinite(result) else None
-
-
-def mean(values: Iterable[object]) -> float | None:
-    """Mean of the numbers among ``values``; None when there are none.
-
-    Example:
-        >>> mean([1, None, 2.0]), mean([])
-        (1.5, None)
-    """
-    known = [v for v in map(number, values) if v is not None]
-    return sum(known) / len(known) if known else None
-
-
 def read_run(folder: Path) -> Run:
     """Read a run folder, finished or not.
 
@@ -164,18 +131,20 @@ def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise UserError(Problem("there is no such run folder", str(folder), "give the folder that 'autoseg run' wrote"))
     missing: list[str] = []
-    config_text, config = _config(folder / "config.yaml", missing)
-    plan = _json(folder / "plan.json", missing, "The plan (plan.json) is missing.")
-    environment = _json(folder / "environment.json", missing, "Versions and machine (environment.json) are missing.")
-    architecture = _json(
+    config_text, config = read_config(folder / "config.yaml", missing)
+    plan = read_object(folder / "plan.json", missing, "The plan (plan.json) is missing.")
+    environment = read_object(
+        folder / "environment.json", missing, "Versions and machine (environment.json) are missing."
+    )
+    architecture = read_object(
         folder / "architecture.json",
         missing,
         "No architecture was found yet, or none was searched (architecture.json).",
     )
-    lines = _lines(folder / "search" / "journal.jsonl")
+    lines = read_lines(folder / "search" / "journal.jsonl")
     if not lines:
         missing.append("There is no search journal (search/journal.jsonl), so no search curves and no candidates.")
-    comparison = _json(folder / "comparison.json", missing, _UNFINISHED)
+    comparison = read_object(folder / "comparison.json", missing, _UNFINISHED)
     models = _models(folder, comparison)
     if not models:
         missing.append("No trained model was found (models/).")
@@ -205,67 +174,14 @@ _UNFINISHED = (
 )
 
 
-def _config(path: Path, missing: list[str]) -> tuple[str, dict[str, Any]]:
-    """Text and content of the experiment file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        log.debug("config.yaml of the run was not read: %s", error)
-        missing.append("The resolved experiment file (config.yaml) is missing.")
-        return "", {}
-    return text, content if isinstance(content, dict) else {}
-
-
-def _json(path: Path, missing: list[str] | None = None, note: str = "") -> dict[str, Any]:
-    """A JSON object, or an empty dict with a note when it is absent or broken."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        log.debug("%s was not read: %s", path.name, error)
-        content = None
-    if isinstance(content, dict):
-        return content
-    if missing is not None:
-        missing.append(note)
-    return {}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a line cut by a kill is skipped."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    found = []
-    for line in text.splitlines():
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(content, dict):
-            found.append(content)
-    return found
-
-
-def _history(path: Path) -> list[dict[str, float | None]]:
-    """Rows of a training curve; cells without a number are None."""
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = [{k: number(v) for k, v in row.items() if k} for row in csv.DictReader(stream)]
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return []
-    return [row for row in rows if row.get("epoch") is not None]
-
-
 def _seed_runs(folder: Path) -> list[SeedRun]:
     """The trainings of one model, lowest seed first."""
     runs = []
     for path in folder.glob("seed-*"):
         seed = path.name.removeprefix("seed-")
         if path.is_dir() and seed.isdigit():
-            test, card = _json(path / "test.json"), _json(path / "model.json")
-            runs.append(SeedRun(int(seed), path, _history(path / "history.csv"), test, card))
+            test, card, cost = (read_object(path / f"{name}.json") for name in ("test", "model", "cost"))
+            runs.append(SeedRun(int(seed), path, read_history(path / "history.csv"), test, card, cost))
     return sorted(runs, key=lambda run: run.seed)
 
 
@@ -312,14 +228,15 @@ def _tested(path: Path) -> ModelRun:
     runs = _seed_runs(path)
     seeds = [run.test for run in runs if run.test]
     first: dict[str, Any] = seeds[0] if seeds else {}
-    card = next((run.card for run in runs if run.card), {})
+    card: dict[str, Any] = next((run.card for run in runs if run.card), {})
+    cost: dict[str, Any] = next((run.cost for run in runs if run.cost), {})
     role = first.get("role") or (card.get("build") or {}).get("role")
     return ModelRun(
         name=path.name,
         role=str(role or "model"),
         params=number(first.get("params")),
-        flops=number(first.get("flops")),
-        latency_ms=number(first.get("latency_ms")),
+        flops=number(cost.get("flops")),
+        latency_ms=number(cost.get("latency_ms")),
         miou=mean(seed.get("miou") for seed in seeds),
         seeds=seeds,
         runs=runs,

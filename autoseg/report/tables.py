@@ -11,7 +11,8 @@ from markupsafe import Markup
 
 from autoseg.report.formats import NO_BREAK, NOT_KNOWN, amount, duration, flops, milliseconds, percent
 from autoseg.report.intervals import axis_chart, chart_limits, interval_chart
-from autoseg.report.rundata import ModelRun, mean, number
+from autoseg.report.reading import mean, number
+from autoseg.report.rundata import ModelRun
 
 
 @dataclass(frozen=True)

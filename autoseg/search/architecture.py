@@ -46,6 +46,10 @@ class Architecture:
             num_classes: Classes, background included.
             **overrides: Options of the space that replace ``kwargs`` (deeper, wider).
 
+        Returns:
+            A module from ``(N, in_channels, H, W)`` to logits ``(N, num_classes, H, W)``, freshly initialised
+            from torch's generator.
+
         Raises:
             UserError: The space is unknown, or the choices do not fit it.
         """
@@ -60,20 +64,30 @@ class Architecture:
             with model_context(dict(self.choices)):
                 network: nn.Module = space(in_channels, num_classes, **{**self.kwargs, **overrides})
         except (SampleValidationError, ValueError, TypeError) as error:
-            raise UserError(
-                Problem(
-                    f"the choices do not fit the space {self.space!r}: {error}",
-                    "architecture",
-                    "use choices and options that belong together, for instance those of one architecture.json",
-                )
-            ) from error
+            raise self._misfit(error) from error
         return network
+
+    def _misfit(self, error: Exception) -> UserError:
+        return UserError(
+            Problem(
+                f"the choices do not fit the space {self.space!r}: {error}",
+                "architecture",
+                "use choices and options that belong together, for instance those of one architecture.json",
+            )
+        )
 
     @property
     def code(self) -> str:
-        """A short readable form: the paper's notation where the space has one, else the JSON of the choices."""
+        """A short readable form: the paper's notation where the space has one, else the JSON of the choices.
+
+        Raises:
+            UserError: The space is unknown, or the choices do not fit it.
+        """
         code = getattr(registry.load("space", self.space), "code", None)
-        return code(self.choices, self.kwargs) if code else json.dumps(self.choices, sort_keys=True)
+        try:
+            return code(self.choices, self.kwargs) if code else json.dumps(self.choices, sort_keys=True)
+        except ValueError as error:
+            raise self._misfit(error) from error
 
     def to_json(self) -> dict[str, Any]:
         """What ``architecture.json`` holds."""
@@ -88,6 +102,10 @@ class Architecture:
     @classmethod
     def from_json(cls, value: Any, where: str = "architecture") -> Architecture:
         """Read what :meth:`to_json` wrote; other keys are ignored.
+
+        Args:
+            value: A parsed JSON document.
+            where: What to call it in errors, such as the path of the file.
 
         Raises:
             UserError: A key is missing or has the wrong type.

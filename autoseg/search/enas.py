@@ -54,8 +54,14 @@ class Enas:
         lr: Highest learning rate of the shared weights; None takes the training's.
         candidates: Samples of the controller to score on the validation images in the end.
 
+    Source: ENAS; ED-NAS, sections 2.2 and 3.2, for the controller's learning rate and the reward.
+
     Raises:
         UserError: An option is out of range; all problems together.
+
+    Example:
+        >>> Enas(epochs=10, warmup=0.3, rewards=16).training_steps(steps_per_epoch=100) > 1000
+        True
     """
 
     one_shot = True
@@ -99,7 +105,12 @@ class Enas:
             task: Space, data and folder. Journal and state in the folder decide where to continue.
 
         Returns:
-            The best architecture and all scored candidates.
+            The best architecture and all scored candidates. With a length in epochs it does not depend on
+            interruptions; with a budget in seconds the search ends at the end of an epoch.
+
+        Raises:
+            TrainingDiverged: The gradients of the shared weights stayed infinite or not-a-number.
+            UserError: The state in the folder is damaged, or a batch of the data does not fit.
         """
         journal = Journal(task.folder / "journal.jsonl")
         state_file = task.folder / "state.safetensors"
@@ -155,13 +166,19 @@ class Enas:
         return SearchResult(task.architecture(best.choices), candidates, history, clock_of_all.spent, notes)
 
     def training_steps(self, steps_per_epoch: int) -> float:
-        """Length of the search in training steps of one path, to predict its time (a forward is a third)."""
+        """Length of the search in training steps of one path, to predict its time.
+
+        A forward pass counts as a third of a step; rewards are scored on twice the batch.
+
+        Args:
+            steps_per_epoch: Training batches in an epoch.
+        """
         scored = (1 - self.warmup) * self.rewards * 2 / 3
         return self.epochs * (steps_per_epoch + scored) + self.candidates
 
     def _warmup_epochs(self, epochs: int | None) -> int:
         """Warm-up in epochs; with a budget in seconds :class:`_Keeper` sets it while running."""
-        return round(self.warmup * epochs) if epochs is not None else 1 << 30
+        return min(round(self.warmup * epochs), epochs - 1) if epochs is not None else 1 << 30
 
     def _score(self, engine: EnasModule, task: SearchTask, journal: Journal, clock: Clock) -> list[Candidate]:
         """Score greedy, named and sampled architectures on whole validation images; best first."""
@@ -181,11 +198,12 @@ class Enas:
         known = {Journal.key(row): row["miou"] for row in journal.rows if row["kind"] == "candidate"}
         results: list[Candidate] = []
         task.progress.begin("candidates", len(pool), "architectures")
-        for choices, source in pool.values():
+        for number, (choices, source) in enumerate(pool.values()):
             if source == "sampled" and task.seconds is not None and clock.spent > task.seconds:
                 break
             score = known.get(Journal.key({"kind": "candidate", "choices": choices}))
             if score is None:
+                seed_everything(task.seed, 1 << 20, number)  # a path may draw random numbers of its own
                 score = score_paths(
                     engine.training_module.model,
                     engine.select,

@@ -34,6 +34,10 @@ class TaggedBatches:
     Args:
         train: One epoch of training batches.
         rewards: As many batches as architectures are to be scored per epoch.
+
+    Example:
+        >>> list(TaggedBatches(["a", "b"], ["c"]))
+        [('a', 'train'), ('b', 'train'), ('c', 'val')]
     """
 
     def __init__(self, train: Any, rewards: Any) -> None:
@@ -57,6 +61,14 @@ def ppo(env: Any, lr: float, entropy: float, hidden: int = 64) -> PPOPolicy:
         lr: Learning rate of Adam.
         entropy: Weight of the entropy bonus.
         hidden: Width of the recurrent network.
+
+    Returns:
+        A policy for :class:`CuredEnas`; ``lr`` and ``entropy`` are bound with ``functools.partial``.
+
+    Example:
+        >>> from nni.nas.strategy._rl_impl import TuningEnvironment
+        >>> ppo(TuningEnvironment([5, 2]), lr=0.0035, entropy=0.01).optim.param_groups[0]["lr"]
+        0.0035
     """
     network = Preprocessor(env.observation_space, hidden)
     actor, critic = Actor(env.action_space, network), Critic(network)
@@ -73,7 +85,13 @@ def ppo(env: Any, lr: float, entropy: float, hidden: int = 64) -> PPOPolicy:
 
 
 class EnasModule(EnasLightningModule):
-    """NNI's ENAS module with the cures listed above; ``rewards`` holds those of the current epoch."""
+    """NNI's ENAS module with the cures listed above.
+
+    The arguments are those of NNI's ``EnasLightningModule``.
+
+    Attributes:
+        rewards: Rewards of the sampled architectures, 0..1, in order; the caller empties it for each epoch.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -88,7 +106,15 @@ class EnasModule(EnasLightningModule):
             self.training_module.set_model(model)
 
     def training_step(self, packed: tuple[Any, str], batch_idx: int) -> Any:
-        """A weight step on a training batch, or a reward on a validation batch."""
+        """A weight step on a training batch, or a reward on a validation batch.
+
+        Args:
+            packed: A batch and ``"train"`` or ``"val"``, from :class:`TaggedBatches`.
+            batch_idx: Number of the batch in the epoch.
+
+        Returns:
+            The loss, the reward, or None for a validation batch in the warm-up.
+        """
         if packed[1] == "val":
             output = super().training_step(packed, batch_idx)
             if output is not None:
@@ -108,7 +134,10 @@ class EnasModule(EnasLightningModule):
 
     @torch.no_grad()
     def draw(self, greedy: bool = False) -> Choices:
-        """One architecture from the controller: a random one, or at every decision the most probable."""
+        """One architecture from the controller: a random one, or at every decision the most probable.
+
+        Random numbers come from torch's generator. No architecture is selected in the supernet.
+        """
         self.policy.eval()
         original = self.policy.dist_fn
         if greedy:
@@ -139,6 +168,12 @@ class EnasModule(EnasLightningModule):
         Call it when all rewards have been used for an update, as at the end of an epoch in which the
         number of rewards is a multiple of ``batches_per_update``: the buffer is then overwritten whole
         before it is read again, and need not be stored.
+
+        Returns:
+            A tree of tensors and plain values for :func:`autoseg.statefile.save_tree`.
+
+        Raises:
+            RuntimeError: Rewards are waiting for an update.
         """
         if self._trajectory_counter % self.batches_per_update:
             raise RuntimeError("rewards are waiting for an update; the state is complete only after it")

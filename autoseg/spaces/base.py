@@ -16,7 +16,13 @@ Choices = dict[str, Any]
 
 
 class CellDrawing(TypedDict):
-    """A cell as a graph for the report: ``nodes`` have id, label, kind; ``edges`` are ``[from, to]``."""
+    """A cell as a graph for the report.
+
+    Attributes:
+        title: What the cell is called.
+        nodes: Each with ``id``, ``label`` and ``kind`` (``"input"``, ``"op"``, ``"combine"``, ``"output"``).
+        edges: ``[from, to]``, both ids of nodes.
+    """
 
     title: str
     nodes: list[dict[str, str]]
@@ -34,6 +40,12 @@ def decisions(space: ModelSpace) -> dict[str, list[Any]]:
 
     Raises:
         TypeError: A decision is neither a layer choice nor a choice of one input.
+
+    Example:
+        >>> from autoseg.spaces.ednas import EdNas
+        >>> found = decisions(EdNas(1, 2, blocks=1, layers=1, width=2))
+        >>> found["enc0_in2"], found["dec0_op1"]
+        ([[0], [1]], ['dw3', 'dw5', 'conv3', 'dil3', 'pool3'])
     """
     found: dict[str, list[Any]] = {}
     for label, mutable in space.simplify().items():
@@ -48,6 +60,11 @@ def decisions(space: ModelSpace) -> dict[str, list[Any]]:
 
 
 def plain(choices: dict[Any, Any]) -> Choices:
-    """Choices with NNI's label type removed and keys sorted: JSON-able and comparable."""
+    """Choices with NNI's label type removed and keys sorted: JSON-able and comparable.
+
+    Example:
+        >>> plain({"op": "conv3", "in": (1,)})
+        {'in': [1], 'op': 'conv3'}
+    """
     cleaned = {"".join(k): list(v) if isinstance(v, list | tuple) else v for k, v in choices.items()}
     return dict(sorted(cleaned.items()))

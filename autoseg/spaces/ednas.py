@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import current_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +21,16 @@ from autoseg.nn.ops import pointwise
 from autoseg.nn.pool import pool_with_indices, unpool, upsample_like
 from autoseg.spaces.base import CellDrawing
 from autoseg.spaces.ednas_cells import ChainCell, MultiBranchCell
-from autoseg.spaces.ednas_code import DECODERS, ED_NAS_N3, ED_NAS_N4, READINGS, from_choices, space_size, to_choices
+from autoseg.spaces.ednas_code import (
+    DECODERS,
+    ED_NAS_N3,
+    ED_NAS_N4,
+    READINGS,
+    from_choices,
+    labels,
+    space_size,
+    to_choices,
+)
 from autoseg.spaces.ednas_draw import draw_cells
 
 
@@ -41,8 +51,14 @@ class EdNas(ModelSpace):
         pooling_indices: Unpool with the mirror cell's indices; False upsamples by nearest neighbour.
         encdec_skip: Also concatenate the mirror encoder cell's output, as a U-Net does. Not in the paper.
 
+    The kwargs ``layers``, ``width`` and ``max_width`` may differ between search and final network, and so
+    may ``order``, ``pooling_indices`` and ``encdec_skip``; the labels of the decisions do not depend on them.
+
+    Source: "ED-NAS", sections 2.1 and 2.3 with Table 1; what the text leaves open is said at each option.
+
     Raises:
-        ValueError: An option is out of range.
+        ValueError: An option is out of range, or the choices (inside NNI's ``model_context``) have decisions
+            that a space with these options has not.
 
     Example:
         >>> EdNas(1, 3, blocks=4, layers=3, width=8).size()
@@ -67,12 +83,18 @@ class EdNas(ModelSpace):
         super().__init__()
         if blocks < 1 or layers < 1 or width < 1 or max_width < width:
             raise ValueError(
-                f"need blocks, layers, width >= 1 and max_width >= width, got {blocks=} {layers=} {width=}"
+                f"need blocks, layers, width >= 1 and max_width >= width, got {blocks=} {layers=} {width=} {max_width=}"
             )
         if decoder not in DECODERS:
             raise ValueError(f"decoder must be one of {DECODERS}, got {decoder!r}")
         if inputs not in READINGS:
             raise ValueError(f"inputs must be one of {READINGS}, got {inputs!r}")
+        foreign = sorted((current_model() or {}).keys() - set(labels(blocks, decoder, inputs)))
+        if foreign:  # NNI ignores them, and a cell would silently lose its blocks
+            raise ValueError(
+                f"a space with {blocks=}, {decoder=}, {inputs=} has no decisions {', '.join(foreign)}; "
+                "these three options must be those of the search"
+            )
         self.blocks, self.layers, self.decoder_kind, self.reading = blocks, layers, decoder, inputs
         self.pooling_indices = pooling_indices
         self.size_divisor = 2**layers
@@ -116,6 +138,9 @@ class EdNas(ModelSpace):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` to logits ``(N, num_classes, H, W)``.
 
+        Args:
+            x: Normalised images whose sides are multiples of ``size_divisor`` = ``2**layers``.
+
         Raises:
             ValueError: H or W is not a multiple of ``2**layers``.
         """
@@ -153,6 +178,12 @@ class EdNas(ModelSpace):
     def named(kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Hand-made and published points of the space with these options, as choices.
 
+        Args:
+            kwargs: Options of the space; those left out have their defaults.
+
+        Returns:
+            ``{name: {label: value}}``; empty when no published cell has these blocks, decoder and inputs.
+
         Example:
             >>> sorted(EdNas.named({"blocks": 4}))
             ['ed-nas-n4 (assumed wiring)']
@@ -169,10 +200,26 @@ class EdNas(ModelSpace):
 
     @staticmethod
     def code(choices: dict[str, Any], kwargs: dict[str, Any]) -> str:
-        """The paper's tuples, ``E=[(I1,I2,OP1,OP2),...] D=[(I1,OP1),...]``."""
+        """The paper's tuples, ``E=[(I1,I2,OP1,OP2),...] D=[(I1,OP1),...]``.
+
+        Raises:
+            ValueError: These are not choices of the space.
+
+        Example:
+            >>> EdNas.code(to_choices(ED_NAS_N3), {"blocks": 3})
+            'E=[(0,0,1,2),(0,0,0,0),(0,0,1,0)] D=[(0,0),(1,0),(2,2)]'
+        """
         return str(from_choices(choices, kwargs.get("inputs", "enas")))
 
     @staticmethod
     def cells(choices: dict[str, Any], kwargs: dict[str, Any]) -> list[CellDrawing]:
-        """The two cells as graphs for the report."""
+        """The two cells as graphs for the report, encoder first.
+
+        Raises:
+            ValueError: These are not choices of the space.
+
+        Example:
+            >>> [len(cell["nodes"]) for cell in EdNas.cells(to_choices(ED_NAS_N3), {"blocks": 3})]
+            [11, 5]
+        """
         return draw_cells(from_choices(choices, kwargs.get("inputs", "enas")))

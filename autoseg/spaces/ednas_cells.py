@@ -12,7 +12,19 @@ from autoseg.spaces.ednas_code import candidates
 
 
 def operation_choice(channels: int, order: str, label: str) -> nn.Module:
-    """A choice among the five operations; inside a frozen context, the chosen one."""
+    """A choice among the five operations (ED-NAS, Table 1); inside NNI's ``model_context``, the chosen one.
+
+    Args:
+        channels: C of input and output ``(N, C, H, W)``.
+        order: Order of ReLU, convolution and normalisation.
+        label: Label of the decision; its values are the names of the operations.
+
+    Example:
+        >>> from nni.nas.space import model_context
+        >>> with model_context({"op": "pool3"}):
+        ...     operation_choice(4, "relu-conv-bn", "op")
+        MaxPool2d(kernel_size=3, stride=1, padding=1, dilation=1, ceil_mode=False)
+    """
     return LayerChoice({name: make(channels, order) for name, make in ED_NAS_OPERATIONS.items()}, label=label)
 
 
@@ -27,6 +39,11 @@ class LooseConcat(nn.Module):
         blocks: Number of blocks that may be loose.
         channels: Channels of each block.
         out_channels: Channels after the convolution.
+
+    Example:
+        >>> merge = LooseConcat(blocks=3, channels=4, out_channels=8)
+        >>> tuple(merge([torch.rand(1, 4, 2, 2)] * 3, loose=[0, 2]).shape)
+        (1, 8, 2, 2)
     """
 
     def __init__(self, blocks: int, channels: int, out_channels: int) -> None:
@@ -36,7 +53,12 @@ class LooseConcat(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, outputs: list[Tensor], loose: list[int]) -> Tensor:
-        """``outputs[i]`` is ``(N, C, H, W)`` of block ``i``; returns ``(N, out_channels, H, W)``."""
+        """``outputs[i]`` is ``(N, C, H, W)`` of block ``i``; returns ``(N, out_channels, H, W)``.
+
+        Args:
+            outputs: One tensor per block.
+            loose: Numbers of the blocks to concatenate, rising; at least one.
+        """
         joined = torch.cat([outputs[i] for i in loose], 1) if len(loose) > 1 else outputs[loose[0]]
         weight = self.conv.weight
         if len(loose) < self.blocks:
@@ -57,6 +79,12 @@ class MultiBranchCell(nn.Module):
         channels: Channels C inside the cell.
         out_channels: Channels of the result.
         order: Order of ReLU, convolution and normalisation.
+
+    Outside NNI's ``model_context`` it is the supernet's cell with all operations. Inside, it is a derived
+    cell: inputs that no block reads have no calibration, and the last convolution has just the channels of
+    the loose blocks.
+
+    Source: ED-NAS, section 2.1; which blocks are concatenated is as in ENAS.
     """
 
     def __init__(
@@ -101,7 +129,15 @@ class MultiBranchCell(nn.Module):
         return [b for b in range(self.blocks) if b + self.externals not in used]
 
     def forward(self, previous: Tensor, before: Tensor) -> Tensor:
-        """``previous`` and ``before`` are at the cell's own scale; returns ``(N, out_channels, H, W)``."""
+        """One cell.
+
+        Args:
+            previous: Output of the previous cell at this cell's scale, ``(N, in_channels, H, W)``.
+            before: Output of the cell before it at the same scale, ``(N, before_channels, H, W)``.
+
+        Returns:
+            ``(N, out_channels, H, W)``.
+        """
         candidates_: list[Tensor | None] = [None if self.calibrate is None else self.calibrate(previous)]
         if self.externals == 2:
             candidates_.append(None if self.calibrate_before is None else self.calibrate_before(before))
@@ -130,6 +166,8 @@ class ChainCell(nn.Module):
         channels: Channels C inside the cell.
         out_channels: Channels of the result; a 1x1 convolution follows where it differs from C.
         order: Order of ReLU, convolution and normalisation.
+
+    Source: ED-NAS, section 2.1.
     """
 
     def __init__(self, *, blocks: int, in_channels: int, channels: int, out_channels: int, order: str) -> None:
@@ -139,7 +177,12 @@ class ChainCell(nn.Module):
         self.project = pointwise(channels, out_channels) if out_channels != channels else nn.Identity()
 
     def forward(self, previous: Tensor, before: Tensor | None = None) -> Tensor:
-        """``before`` is accepted and ignored, so that both kinds of cell are called alike."""
+        """``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``.
+
+        Args:
+            previous: Output of the previous cell, unpooled.
+            before: Accepted and ignored, so that both kinds of cell are called alike.
+        """
         x = self.calibrate(previous)
         for operation in self.operations:
             x = operation(x)

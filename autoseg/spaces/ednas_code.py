@@ -26,6 +26,9 @@ ChainTuple = tuple[int, int]
 def candidates(block: int, inputs: str) -> int:
     """Number of tensors that block ``block`` (from 0) may read.
 
+    Raises:
+        ValueError: ``inputs`` is unknown.
+
     Example:
         >>> [candidates(b, "enas") for b in range(3)], [candidates(b, "fig") for b in range(3)]
         ([2, 3, 4], [1, 2, 3])
@@ -47,7 +50,13 @@ class Genotype:
         source: Where the cells come from.
 
     Raises:
-        ValueError: A code is out of range or the cells have different numbers of blocks.
+        ValueError: A code is out of range, or the cells have no blocks or different numbers of them; all
+            faults are named together, each with its place, as ``D[2]: OP1=7 is not in 0..4``.
+
+    Example:
+        >>> pair = Genotype(encoder=((0, 1, 2, 4),), decoder=((0, 2),))
+        >>> str(pair), pair.blocks, pair.decoder_kind
+        ('E=[(0,1,2,4)] D=[(0,2)]', 1, 'chain')
     """
 
     encoder: tuple[BranchTuple, ...]
@@ -58,14 +67,16 @@ class Genotype:
 
     def __post_init__(self) -> None:
         wrong = _wrong_branches("E", self.encoder, self.inputs)
+        if not self.encoder:
+            wrong.append("E has no blocks")
         if len(self.encoder) != len(self.decoder):
             wrong.append(f"E has {len(self.encoder)} blocks and D has {len(self.decoder)}")
         elif self.decoder_kind == "chain":
             for b, (source, op) in enumerate(self.decoder):
                 if source != b:
                     wrong.append(f"D[{b}]: I1={source}, but block {b} of a chain reads the block before it ({b})")
-                if not 0 <= op < len(OPERATIONS):
-                    wrong.append(f"D[{b}]: OP1={op} is not in 0..{len(OPERATIONS) - 1}")
+                if not _in_range(op, len(OPERATIONS)):
+                    wrong.append(f"D[{b}]: OP1={op!r} is not in 0..{len(OPERATIONS) - 1}")
         else:
             wrong += _wrong_branches("D", self.decoder, self.inputs)
         if wrong:
@@ -100,13 +111,22 @@ def _wrong_branches(cell: str, blocks: tuple[Any, ...], inputs: str) -> list[str
         for name, code, size in zip(
             ("I1", "I2", "OP1", "OP2"), block, (limit, limit, len(OPERATIONS), len(OPERATIONS)), strict=True
         ):
-            if not 0 <= code < size:
-                wrong.append(f"{cell}[{b}]: {name}={code} is not in 0..{size - 1}")
+            if not _in_range(code, size):
+                wrong.append(f"{cell}[{b}]: {name}={code!r} is not in 0..{size - 1}")
     return wrong
+
+
+def _in_range(code: Any, size: int) -> bool:
+    """Whether a code, possibly from a hand-written file, is a whole number below ``size``."""
+    return type(code) is int and 0 <= code < size
 
 
 def to_choices(genotype: Genotype) -> dict[str, Any]:
     """The choices of :class:`autoseg.spaces.ednas.EdNas` that a genotype stands for.
+
+    Returns:
+        ``{label: value}``, sorted by label: operation names, and input codes as lists of one. An input with
+        a single candidate (block 0 under ``"fig"``) is no decision and has no label.
 
     Example:
         >>> to_choices(ED_NAS_N3)["enc0_op1"], to_choices(ED_NAS_N3)["dec2_op1"]
@@ -126,27 +146,58 @@ def to_choices(genotype: Genotype) -> dict[str, Any]:
     return dict(sorted(choices.items()))
 
 
+def labels(blocks: int, decoder: str = "chain", inputs: str = "enas") -> list[str]:
+    """The labels of all decisions of the space with these options, sorted.
+
+    Example:
+        >>> labels(1), len(labels(4)), len(labels(4, inputs="fig"))
+        (['dec0_op1', 'enc0_in1', 'enc0_in2', 'enc0_op1', 'enc0_op2'], 20, 18)
+    """
+    branches = ((0, 0, 0, 0),) * blocks
+    return list(to_choices(Genotype(branches, _chain([0] * blocks) if decoder == "chain" else branches, inputs)))
+
+
 def from_choices(choices: dict[str, Any], inputs: str = "enas") -> Genotype:
     """The genotype of a set of choices; the inverse of :func:`to_choices`.
 
+    Args:
+        choices: ``{label: value}`` with exactly the labels of one space.
+        inputs: The reading of the input codes, ``"enas"`` or ``"fig"``.
+
     Raises:
-        ValueError: Choices of another space, or of a broken file.
+        ValueError: Choices of another space or another reading, or of a broken file.
+
+    Example:
+        >>> from_choices(to_choices(ED_NAS_N3)).decoder
+        ((0, 0), (1, 0), (2, 2))
     """
     try:
         blocks = sum(label.startswith("enc") and label.endswith("_op1") for label in choices)
         if "dec0_op2" in choices:
-            decoder: tuple[Any, ...] = tuple(_branch(choices, "dec", b) for b in range(blocks))
+            decoder: tuple[Any, ...] = tuple(_branch(choices, "dec", b, inputs) for b in range(blocks))
         else:
-            decoder = tuple((b, OPERATIONS.index(choices[f"dec{b}_op1"])) for b in range(blocks))
-        encoder = tuple(_branch(choices, "enc", b) for b in range(blocks))
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+            decoder = _chain([OPERATIONS.index(choices[f"dec{b}_op1"]) for b in range(blocks)])
+        genotype = Genotype(tuple(_branch(choices, "enc", b, inputs) for b in range(blocks)), decoder, inputs)
+        foreign = sorted(choices.keys() - to_choices(genotype).keys())
+        if foreign:
+            raise ValueError(f"{', '.join(foreign)} not among the decisions of {blocks} blocks")
+    except KeyError as error:
+        raise ValueError(f"these are not choices of the ED-NAS space: {error} is missing") from error
+    except (ValueError, TypeError) as error:
         raise ValueError(f"these are not choices of the ED-NAS space: {error}") from error
-    return Genotype(encoder, decoder, inputs)
+    return genotype
 
 
-def _branch(choices: dict[str, Any], cell: str, b: int) -> BranchTuple:
-    """Codes of block ``b``; an input that was no decision (one candidate only) is code 0."""
-    in1, in2 = (choices.get(f"{cell}{b}_{side}", [0])[0] for side in ("in1", "in2"))
+def _chain(operations: list[int]) -> tuple[ChainTuple, ...]:
+    """A chain decoder cell: every block reads the one before it."""
+    return tuple(enumerate(operations))
+
+
+def _branch(choices: dict[str, Any], cell: str, b: int, inputs: str) -> BranchTuple:
+    """Codes of block ``b``; an input that is no decision (one candidate only) is code 0."""
+    in1 = in2 = 0
+    if candidates(b, inputs) > 1:
+        (in1,), (in2,) = (choices[f"{cell}{b}_{side}"] for side in ("in1", "in2"))
     op1, op2 = (OPERATIONS.index(choices[f"{cell}{b}_{side}"]) for side in ("op1", "op2"))
     return (in1, in2, op1, op2)
 
@@ -159,6 +210,9 @@ def space_size(blocks: int, decoder: str = "chain", inputs: str = "enas", modulo
         decoder: ``"chain"`` or ``"multi"``.
         inputs: ``"enas"`` or ``"fig"``.
         modulo_swap: Count two blocks that differ only in the order of their branches as one.
+
+    Raises:
+        ValueError: ``decoder`` or ``inputs`` is unknown.
 
     Example:
         >>> space_size(3, inputs="fig"), space_size(4, inputs="enas")
@@ -175,7 +229,7 @@ def _assumed(pairs: list[tuple[int, int]], chain: list[int], source: str) -> Gen
     """Published operations with every block reading the previous cell twice (the wiring was lost)."""
     return Genotype(
         encoder=tuple((0, 0, op1, op2) for op1, op2 in pairs),
-        decoder=tuple((b, op) for b, op in enumerate(chain)),
+        decoder=_chain(chain),
         wiring="assumed",
         source=source,
     )

@@ -21,6 +21,9 @@ LABELS = {
 def draw_cells(genotype: Genotype) -> list[CellDrawing]:
     """Encoder cell and decoder cell of a genotype.
 
+    Returns:
+        Two graphs. Cells that nobody reads are left out; a block of two branches is two nodes and their sum.
+
     Example:
         >>> from autoseg.spaces.ednas_code import ED_NAS_N3
         >>> [cell["title"] for cell in draw_cells(ED_NAS_N3)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -15,9 +17,17 @@ from autoseg.durations import format_duration
 _LINE_EVERY = 15.0
 
 
-def make_progress() -> base.Progress:
-    """Bars when standard error is a terminal, else lines."""
-    return Bars() if sys.stderr.isatty() else Lines()
+@contextmanager
+def shown_progress() -> Iterator[base.Progress]:
+    """Bars when standard error is a terminal, else lines; open bars are taken away in the end, however it comes."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    bars = Bars()
+    try:
+        yield bars
+    finally:
+        bars.close()
 
 
 class Bars(base.Progress):
@@ -66,8 +76,13 @@ class Bars(base.Progress):
         spent = format_duration(round(time.monotonic() - began))
         self.console.print(f"{label}: {text or 'done'} ({spent})", highlight=False, markup=False)
         if not self._tasks:
+            self.close()
+
+    def close(self) -> None:
+        """Take all bars away and give the cursor back."""
+        if self._bars is not None:
             self._bars.stop()
-            self._bars = None
+        self._bars, self._tasks = None, {}
 
     def note(self, text: str) -> None:
         """Print a sentence."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,16 @@ from autoseg import registry
 from autoseg.comparison import compare
 from autoseg.config import load_config
 from autoseg.data.images import read_image
-from autoseg.errors import Interrupted, Problem, UserError
-from autoseg.experiment import run
+from autoseg.errors import Interrupted, Problem, UserError, raise_if
+from autoseg.experiment import claimed, run
 from autoseg.jobs import train_and_test
 from autoseg.plan import Plan, infer_recipe
 from autoseg.predict.segmenter import find_model, load
-from autoseg.prepare import Prepared, load_data, prepare
+from autoseg.prepare import Prepared, load_data, load_experiment, prepare
 from autoseg.report.page import write_report
 from autoseg.runfolder import RunFolder, read_json, write_bytes, write_json
 from autoseg.search.architecture import Architecture
-from autoseg.terminal.bars import make_progress
+from autoseg.terminal.bars import shown_progress
 from autoseg.terminal.tables import comparison_table, plan_table, plugin_table
 from autoseg.train.evaluate import evaluate
 from autoseg.train.modelspec import ModelSpec
@@ -44,23 +46,22 @@ def run_experiment(file: Path, out: Path | None, resume: bool, overrides: list[s
         print(table) if dry_run else _say(table)
 
     try:
-        finished = run(
-            file,
-            out=out,
-            resume=resume,
-            overrides=overrides,
-            dry_run=dry_run,
-            progress=make_progress(),
-            on_plan=on_plan,
-        )
+        with shown_progress() as progress:
+            finished = run(
+                file,
+                out=out,
+                resume=resume,
+                overrides=overrides,
+                dry_run=dry_run,
+                progress=progress,
+                on_plan=on_plan,
+            )
     except Interrupted as interruption:
         if dry_run:
             raise
-        changes = " ".join(f"--set {text}" for text in overrides)
-        again = " ".join(
-            part for part in (f"autoseg run {file}", f"--out {out}" if out else "", changes, "--resume") if part
-        )
-        raise Interrupted(f"The state is saved; continue with\n  {again}") from interruption
+        changes = [word for text in overrides for word in ("--set", text)]
+        again = ["autoseg", "run", str(file), *(["--out", str(out)] if out else []), *changes, "--resume"]
+        raise Interrupted(f"The state is saved; continue with\n  {shlex.join(again)}") from interruption
     if finished:
         print(comparison_table(finished.comparison))
         _say(f"\nreport: {finished.folder / 'report.html'}")
@@ -69,7 +70,7 @@ def run_experiment(file: Path, out: Path | None, resume: bool, overrides: list[s
 def check_target(target: Path, overrides: list[str]) -> None:
     """``autoseg check``: raises with all problems, or says what is there."""
     source: Any = {"data": {"path": str(target)}} if target.is_dir() else target
-    config = load_config(source, overrides)
+    config = load_experiment(source, overrides)
     data = load_data(config) if target.is_dir() else prepare(config).data
     for name in ("train", "val", "test"):
         print(f"{name}: {len(data.split(name))} images")
@@ -98,7 +99,7 @@ def write_report_again(path: Path) -> Path:
 
 def train_one(file: Path, model: str, out: Path | None, overrides: list[str]) -> dict[str, Any]:
     """``autoseg train``: one network, the seed of the experiment."""
-    config = load_config(file, [*overrides, "baselines=[]", "repeats=1"])
+    config = load_experiment(file, [*overrides, "baselines=[]", "repeats=1"])
     if model.endswith(".json") or Path(model).is_file():
         spec = ModelSpec(Path(model).stem, "finalist", architecture=Architecture.read(model))
         spec = ModelSpec(
@@ -108,12 +109,11 @@ def train_one(file: Path, model: str, out: Path | None, overrides: list[str]) ->
         registry.get("model", model)
         spec = ModelSpec(model, "baseline", model=model)
     folder = RunFolder(out or Path("runs") / f"{config.name}-{spec.label}")
-    folder.open(resume=False)
-    prepared = prepare(config)
-    recipe, _ = infer_recipe(config, prepared.data)
-    plan = Plan(recipe, None, [spec.label], [config.seed])
-    with folder.lock():
-        train_and_test(folder, prepared, plan, spec, config.seed, make_progress())
+    with claimed(folder), shown_progress() as progress:
+        prepared = prepare(config)
+        recipe, _ = infer_recipe(config, prepared.data)
+        plan = Plan(recipe, None, [spec.label], [config.seed])
+        train_and_test(folder, prepared, plan, spec, config.seed, progress)
     result: dict[str, Any] = read_json(folder.model(spec.label, config.seed) / "test.json")
     _say(f"model: {folder.model(spec.label, config.seed)}")
     return {key: result[key] for key in ("model", "seed", "miou", "dice", "accuracy", "iou_per_class", "params")}
@@ -122,7 +122,7 @@ def train_one(file: Path, model: str, out: Path | None, overrides: list[str]) ->
 def test_model(model: Path, data_file: Path, overrides: list[str], device: str | None) -> dict[str, Any]:
     """``autoseg test``: scores on the test split of another experiment file."""
     segmenter = load(model, device or "auto")
-    data = load_data(load_config(data_file, overrides))
+    data = load_data(load_experiment(data_file, overrides))
     if (data.info.channels, data.info.num_classes) != (segmenter.info.channels, segmenter.info.num_classes):
         raise UserError(
             Problem(
@@ -144,19 +144,23 @@ def predict_images(model: Path, images: list[Path], out: Path, device: str | Non
         Problem(f"several images are called {stem!r}", str(out), "predict them into different folders")
         for stem in sorted({s for s in stems if stems.count(s) > 1})
     ]
-    if problems:
-        raise UserError(problems)
+    raise_if(problems)
     segmenter = load(model, device or "auto")
     colors = np.array(segmenter.info.colors, np.uint8)
     for path in images:
-        image = read_image(path)
-        mask = segmenter.predict(image)
+        try:
+            image = read_image(path)
+            mask = segmenter.predict(image)
+        except UserError as error:  # the other images are done all the same
+            problems += [replace(p, where=str(path)) for p in error.problems]
+            continue
         grey = (image if image.ndim == 2 else image[..., :3].mean(-1)).astype(np.float32)
         low, high = float(grey.min()), float(grey.max())
         shown = np.repeat(((grey - low) / max(high - low, 1e-9) * 255).astype(np.uint8)[..., None], 3, axis=2)
         blend = np.where(mask[..., None] > 0, (0.55 * shown + 0.45 * colors[mask]).astype(np.uint8), shown)
         for name, picture in ((f"{path.stem}.png", mask), (f"{path.stem}_overlay.png", blend[..., ::-1])):
             yield write_bytes(out / name, cv2.imencode(".png", picture)[1].tobytes())
+    raise_if(problems)
 
 
 def examine() -> None:

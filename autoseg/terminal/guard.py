@@ -6,16 +6,26 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from autoseg.errors import Interrupted, UserError
+from autoseg.errors import AutosegError, Interrupted, UserError
+
+_PATIENCE = 3.0  # seconds in which further signals are ignored
+_MENDABLE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or choose another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose another folder or change its permissions"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG), "choose another path"),
+}
 
 
 def guarded(app: Any, arguments: list[str]) -> int:
@@ -28,7 +38,8 @@ def guarded(app: Any, arguments: list[str]) -> int:
     Returns:
         The exit code.
     """
-    previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    handler = _Interrupt()
+    previous: dict[int, Any] = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         app(arguments, prog_name="autoseg")
         return 0
@@ -45,25 +56,35 @@ def guarded(app: Any, arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output went away
         return 0
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        _say(f"autoseg: {error.strerror or error}{place}")
-        _say(f"  -> free some space or choose another folder; details in {_keep_traceback()}")
-        return 1
+    except AutosegError as error:
+        _say(f"autoseg: {error} (details: {_keep_traceback()})")
+        return error.exit_code
     except Exception as error:
-        _say(f"autoseg: internal error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-        _say(f"  -> please report it with {_keep_traceback()}")
+        if isinstance(error, OSError) and error.errno in _MENDABLE:
+            place = f"{error.filename}: " if error.filename else ""
+            _say(f"autoseg: 1 problem to mend\n\n{place}{error.strerror}\n  -> {_MENDABLE[error.errno]}")
+            return UserError.exit_code
+        first = str(error).partition("\n")[0]
+        _say(f"autoseg: internal error: {type(error).__name__}: {first} (please report it with {_keep_traceback()})")
         return 1
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise :class:`Interrupted` once; a second signal is left to the ending of the first."""
-    for wanted in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(wanted, signal.SIG_IGN)
-    raise Interrupted
+class _Interrupt:
+    """Signal handler that raises :class:`Interrupted`; impatient repetitions do not disturb the ending.
+
+    A later signal raises again: the first may have hit a place where Python drops exceptions.
+    """
+
+    def __init__(self) -> None:
+        self._raised_at = -math.inf
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if time.monotonic() - self._raised_at > _PATIENCE:
+            self._raised_at = time.monotonic()
+            raise Interrupted
 
 
 def _keep_traceback() -> Path:

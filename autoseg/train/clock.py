@@ -14,6 +14,10 @@ class Clock:
         seconds: Length in seconds of wall-clock time.
         spent: Seconds already used before this process (a resumed training).
 
+    Attributes:
+        reserve: Seconds of a budget to keep for what comes after the last step, such as the last
+            validation: steps end, and the learning rate has come down, that much earlier.
+
     Raises:
         ValueError: Both lengths are given, or none.
 
@@ -27,6 +31,7 @@ class Clock:
         if (epochs is None) == (seconds is None):
             raise ValueError("give either epochs or seconds")
         self.epochs, self.seconds = epochs, seconds
+        self.reserve = 0.0
         self._before = spent
         self._start = time.monotonic()
 
@@ -50,13 +55,14 @@ class Clock:
         return epoch + step / max(steps, 1) if self.epochs is not None else self.spent
 
     def fraction(self, epoch: int, step: int, steps: int) -> float:
-        """Share of the training that is done, 0..1."""
-        return min(1.0, self.done(epoch, step, steps) / max(self.total, 1e-9))
+        """Share of the training that is done, 0..1; ``step`` of ``steps`` in ``epoch``, both from 0."""
+        total = self.total if self.seconds is None else self.seconds - self.reserve
+        return min(1.0, self.done(epoch, step, steps) / max(total, 1e-9))
 
     @property
     def over(self) -> bool:
-        """Whether a budget in seconds is used up (a budget in epochs ends by counting)."""
-        return self.seconds is not None and self.spent >= self.seconds
+        """Whether a budget in seconds is used up, but for the reserve (one in epochs ends by counting)."""
+        return self.seconds is not None and self.spent + self.reserve >= self.seconds
 
 
 def learning_rate(peak: float, fraction: float, warmup: float = 0.05, final: float = 0.02) -> float:
@@ -67,6 +73,9 @@ def learning_rate(peak: float, fraction: float, warmup: float = 0.05, final: flo
         fraction: Share of the training that is done, 0..1.
         warmup: Share of the training spent on warming up.
         final: Last learning rate as a share of the peak.
+
+    Returns:
+        The learning rate; the warm-up begins at a tenth of the peak.
 
     Example:
         >>> [round(learning_rate(1.0, f), 3) for f in (0.0, 0.05, 0.525, 1.0)]

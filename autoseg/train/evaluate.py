@@ -24,6 +24,12 @@ IGNORE = 255
 class Evaluation:
     """Counts per image, from which every score is read.
 
+    Example:
+        >>> counts = np.array([[[3, 1], [0, 4]], [[4, 0], [0, 0]]])
+        >>> result = Evaluation(["a", "b"], counts)
+        >>> round(result.scores.miou, 4), [image["miou"] for image in result.images()]
+        (0.8375, [0.775, 1.0])
+
     Attributes:
         names: Image names.
         confusions: ``(images, C, C)`` pixel counts.
@@ -59,6 +65,11 @@ def logits_of(network: nn.Module, x: Tensor, compute: Compute) -> Tensor:
 
     Returns:
         ``(N, num_classes, H, W)``.
+
+    Example:
+        >>> network = nn.Conv2d(1, 3, 3, padding=1)
+        >>> tuple(logits_of(network, torch.zeros(1, 1, 5, 7), Compute()).shape)
+        (1, 3, 5, 7)
     """
     padded, size = pad_to_multiple(x.to(compute.device), int(getattr(network, "size_divisor", 32)))
     with compute.autocast():
@@ -92,6 +103,13 @@ def evaluate(
 
     Returns:
         Counts per image, in the order of the split.
+
+    Example:
+        >>> from autoseg.data.synthetic.ceramic import synthetic_ceramic
+        >>> data = synthetic_ceramic(count=12, size=32)
+        >>> result = evaluate(nn.Conv2d(1, 3, 1), data.val, data.info, Normalisation((90.0,), (20.0,)), Compute())
+        >>> int(result.confusions.sum()) == sum(mask.size for _, mask in data.val)
+        True
     """
     was_training = network.training
     network.eval()

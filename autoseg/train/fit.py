@@ -24,6 +24,11 @@ def make_trainer(compute: Compute, callbacks: list[Callback], epochs: int | None
         epochs: Number of epochs, or None to train until a callback sets ``trainer.should_stop``.
         start_epoch: First epoch (a resumed training); states are restored by the callbacks.
 
+    Example:
+        >>> trainer = make_trainer(Compute(), [], epochs=5, start_epoch=2)
+        >>> trainer.max_epochs, trainer.current_epoch
+        (5, 2)
+
     Returns:
         NNI's traced ``pytorch_lightning.Trainer``, which one-shot strategies need.
     """
@@ -48,7 +53,10 @@ def make_trainer(compute: Compute, callbacks: list[Callback], epochs: int | None
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Leave out the messages of Lightning that say nothing about this project's use of it."""
+    """Leave out the messages of Lightning that say nothing about this project's use of it.
+
+    Also lets Ctrl-C arrive as KeyboardInterrupt, which Lightning would turn into an exit of the interpreter.
+    """
     with warnings.catch_warnings():
         for message in (
             r".*isinstance\(treespec, LeafSpec\).* is deprecated",  # torch and lightning among themselves
@@ -57,7 +65,12 @@ def quiet_lightning() -> Iterator[None]:
             r".*available but not used",  # the user chose another device
         ):
             warnings.filterwarnings("ignore", message=message)
-        yield
+        try:
+            yield
+        except SystemExit as ending:
+            if isinstance(ending.__context__, KeyboardInterrupt):
+                raise ending.__context__ from None
+            raise
 
 
 class EpochSeed(Callback):

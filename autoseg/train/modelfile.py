@@ -23,6 +23,16 @@ WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
 class ModelFile:
     """What a trained model needs to be used.
 
+    Example:
+        >>> import tempfile
+        >>> spec = ModelSpec("small", "baseline", model="unet", options={"width": 2, "depth": 1})
+        >>> info = DatasetInfo("cells", 1, ("background", "cell"), ((0, 0, 0), (230, 159, 0)))
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> ModelFile(spec, info, Normalisation((90.0,), (20.0,)), {"seed": 0}).save(folder, spec.build(1, 2))
+        >>> described, network = ModelFile.load(folder)
+        >>> described.info.classes, network.training
+        (('background', 'cell'), False)
+
     Attributes:
         spec: How the network is built.
         info: Classes, colours, channels, pixel size.
@@ -36,7 +46,12 @@ class ModelFile:
     training: dict[str, Any]
 
     def save(self, folder: Path, network: nn.Module) -> None:
-        """Write both files, the weights first."""
+        """Write both files, the weights first: where there is a description, the weights are there too.
+
+        Args:
+            folder: Where to; it is made if need be.
+            network: A network as ``spec`` builds it, on any device.
+        """
         tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in network.state_dict().items()}
         write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt", "autoseg": __version__}))
         write_json(
@@ -71,9 +86,13 @@ class ModelFile:
                 Normalisation.from_json(value["normalisation"]),
                 value["training"],
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
-                Problem(f"is not a model description ({error})", str(folder / DESCRIPTION), "use model.json of a run")
+                Problem(
+                    f"is not a model description ({type(error).__name__}: {error})",
+                    str(folder / DESCRIPTION),
+                    "use model.json of a run",
+                )
             ) from error
         spec = described.spec
         if spec.options.get("weights"):  # pretrained weights are about to be replaced; do not fetch them

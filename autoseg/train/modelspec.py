@@ -53,7 +53,7 @@ class ModelSpec:
         return network
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for plan.json and model.json."""
+        """Plain values for model.json, which :meth:`from_json` reads back."""
         return {
             "label": self.label,
             "role": self.role,

@@ -10,15 +10,15 @@ import torch
 from nni.nas.evaluator.pytorch import LightningModule
 from torch import Tensor, nn
 
-from autoseg.errors import AutosegError
+from autoseg.errors import Problem, UserError
 from autoseg.train import metrics
 from autoseg.train.clock import Clock, learning_rate
 
 log = logging.getLogger(__name__)
 
 
-class TrainingDiverged(AutosegError):
-    """Gradients stayed infinite or not-a-number for many steps in a row."""
+class TrainingDiverged(UserError):
+    """Loss or gradients stayed infinite or not-a-number for many steps in a row; a lower ``train.lr`` helps."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Optimisation:
         lr: Highest learning rate.
         weight_decay: Decoupled weight decay.
         clip: Largest gradient norm; 0 turns clipping off.
-        patience: Steps in a row with non-finite gradients (each is skipped) before giving up.
+        patience: Steps in a row that are left out as not finite before giving up.
     """
 
     lr: float = 3e-3
@@ -41,14 +41,19 @@ class Optimisation:
 class SegmentationModule(LightningModule):
     """Loss, optimiser, learning rate and guard against NaN for any network or supernet.
 
+    A step whose loss or gradients are not finite changes nothing: its gradients are dropped before the
+    optimiser sees them, the running statistics of normalisation layers are put back, and after ``patience``
+    such steps in a row :class:`TrainingDiverged` is raised.
+
     Args:
         loss: From logits ``(N, C, H, W)`` and targets ``(N, H, W)`` to a scalar.
         num_classes: C.
         optimisation: Learning rate and the like.
         clock: Length of the training.
 
-    A step whose gradients are not finite changes nothing: its gradients are dropped before the
-    optimiser sees them, and after ``patience`` such steps in a row :class:`TrainingDiverged` is raised.
+    Attributes:
+        skipped: Steps that were left out so far.
+        skipped_in_a_row: Those since the last good step.
     """
 
     def __init__(self, loss: nn.Module, num_classes: int, optimisation: Optimisation, clock: Clock) -> None:
@@ -58,7 +63,9 @@ class SegmentationModule(LightningModule):
         self.optimisation = optimisation
         self.clock = clock
         self.skipped = 0
-        self._skipped_in_a_row = 0
+        self.skipped_in_a_row = 0
+        self._loss = torch.zeros(())
+        self._before: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the network being trained."""
@@ -72,7 +79,9 @@ class SegmentationModule(LightningModule):
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = learning_rate(self.optimisation.lr, fraction)
         x, target = batch
+        self._before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         loss: Tensor = self.loss(self(x.to(memory_format=torch.channels_last)), target)
+        self._loss = loss.detach()
         return loss
 
     @torch.no_grad()
@@ -95,20 +104,30 @@ class SegmentationModule(LightningModule):
         return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.optimisation.lr)
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        """Clip the gradients; drop them when they are not finite."""
+        """Clip the gradients; leave the step out when they or the loss are not finite.
+
+        Raises:
+            TrainingDiverged: This was one too many.
+        """
         parameters = [p for p in self.parameters() if p.grad is not None]
         limit = self.optimisation.clip or float("inf")
         norm = nn.utils.clip_grad_norm_(parameters, limit)
-        if bool(torch.isfinite(norm)):
-            self._skipped_in_a_row = 0
+        if bool(torch.isfinite(norm) & torch.isfinite(self._loss)):
+            self.skipped_in_a_row = 0
             return
         for parameter in parameters:
             parameter.grad = None
+        with torch.no_grad():
+            for buffer, before in self._before:
+                buffer.copy_(before)
         self.skipped += 1
-        self._skipped_in_a_row += 1
-        log.warning("a step with non-finite gradients was left out (%d in a row)", self._skipped_in_a_row)
-        if self._skipped_in_a_row >= self.optimisation.patience:
+        self.skipped_in_a_row += 1
+        log.warning("a step with a non-finite loss or gradient was left out (%d in a row)", self.skipped_in_a_row)
+        if self.skipped_in_a_row >= self.optimisation.patience:
             raise TrainingDiverged(
-                f"the gradients were not finite for {self._skipped_in_a_row} steps in a row; "
-                f"lower train.lr (it is {self.optimisation.lr:g}) or check the images for extreme values"
+                Problem(
+                    f"loss or gradients were not finite for {self.skipped_in_a_row} steps in a row",
+                    "training",
+                    f"lower train.lr (it is {self.optimisation.lr:g}) or check the images for extreme values",
+                )
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 from autoseg.data.augment import Augment
 from autoseg.data.base import DatasetInfo, Split
 from autoseg.data.batches import Normalisation, PatchLoader
+from autoseg.errors import Problem, UserError
 from autoseg.progress import Progress
 from autoseg.runfolder import write_text
 from autoseg.statefile import load_tree, save_tree
@@ -30,7 +32,8 @@ from autoseg.train.recipe import Recipe
 log = logging.getLogger(__name__)
 
 HISTORY = ("epoch", "seconds", "lr", "loss", "val_loss", "val_miou")
-_VALIDATIONS = 20
+_VALIDATIONS = 20  # over a training in seconds, but
+_TRAINING_PER_VALIDATION = 4  # no more often than every fourth part of the time goes there
 
 
 @dataclass
@@ -39,7 +42,7 @@ class Trained:
 
     Attributes:
         history: One row per epoch, keys as in :data:`HISTORY`, None where there was no validation.
-        best_epoch: Epoch of the kept weights.
+        best_epoch: Epoch of the kept weights, counted from 0.
         best_miou: Its validation mIoU, 0..1.
         seconds: Wall-clock seconds, validation included, interruptions left out.
         notes: What the user should know (skipped steps, early end).
@@ -52,7 +55,15 @@ class Trained:
     notes: list[str] = field(default_factory=list)
 
     def write_history(self, path: Path) -> None:
-        """Write ``history.csv``."""
+        """Write ``history.csv``: a header, then one line per epoch, empty cells for None.
+
+        Example:
+            >>> import tempfile
+            >>> path = Path(tempfile.mkdtemp()) / "history.csv"
+            >>> Trained([dict(zip(HISTORY, (0, 1.5, 0.003, 0.7, None, None)))]).write_history(path)
+            >>> path.read_text().splitlines()
+            ['epoch,seconds,lr,loss,val_loss,val_miou', '0,1.5,0.003,0.7,,']
+        """
         text = io.StringIO()
         writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
         writer.writeheader()
@@ -117,6 +128,19 @@ def train_network(
 
     Raises:
         TrainingDiverged: Before any validation succeeded.
+        UserError: The state file is damaged, or no pixel of the validation masks counts.
+
+    Example:
+        >>> import tempfile
+        >>> from autoseg.baselines.unet import UNet
+        >>> from autoseg.data.synthetic.ceramic import synthetic_ceramic
+        >>> data = synthetic_ceramic(count=12, size=32)
+        >>> trained = train_network(
+        ...     UNet(1, 3, width=2, depth=2), train=data.train, val=data.val, info=data.info,
+        ...     normalisation=Normalisation.from_split(data.train, 1), recipe=Recipe(epochs=2, batch=2, patch=32),
+        ...     seed=0, compute=Compute(), state_file=Path(tempfile.mkdtemp()) / "state.safetensors")
+        >>> [row["epoch"] for row in trained.history], 0 <= trained.best_miou <= 1
+        ([0, 1], True)
     """
     progress = progress or Progress()
     state = load_tree(state_file) if state_file.exists() else None
@@ -125,16 +149,20 @@ def train_network(
     module = SegmentationModule(recipe.build_loss(), info.num_classes, recipe.optimisation(), clock)
     module.set_model(network.to(compute.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
-    def validate() -> tuple[float, float]:
+    def validate() -> tuple[float | None, float]:
         result = evaluate(network, val, info, normalisation, compute, loss=module.loss)
-        return float(result.loss or 0.0), result.scores.miou
+        miou = result.scores.miou
+        if math.isnan(miou):
+            fix = "check the validation masks: all their pixels have the ignore index"
+            raise UserError(Problem("no pixel of the validation images is labelled", "data", fix))
+        return result.loss if result.loss is not None and math.isfinite(result.loss) else None, miou
 
     keeper = _Keeper(clock, validate, recipe.validation_interval(), state_file, save_every, state, progress, label)
     start = int(state["epoch"]) + 1 if state else 0
     seed_everything(seed, start)
     progress.begin(label, clock.total, clock.unit)
     try:
-        if clock.over or start >= (recipe.epochs or start + 1):  # all was done, only the ending is missing
+        if state and state["finished"]:  # only the ending was missing
             keeper.restore(module, None)
         else:
             trainer = make_trainer(compute, [EpochSeed(seed, loader), keeper], recipe.epochs, start)
@@ -148,7 +176,7 @@ def train_network(
     if keeper.best is not None:
         network.load_state_dict(keeper.best)
     if module.skipped:
-        keeper.result.notes.append(f"{module.skipped} steps with non-finite gradients were left out")
+        keeper.result.notes.append(f"steps left out because loss or gradients were not finite: {module.skipped}")
     keeper.result.seconds = clock.spent
     progress.end(label, f"best validation mIoU {keeper.result.best_miou:.3f} in epoch {keeper.result.best_epoch + 1}")
     return keeper.result
@@ -186,7 +214,8 @@ class _Keeper(Callback):
             saved["history"], saved["best_epoch"], saved["best_miou"], saved["seconds"], saved["notes"]
         )
         self.best = self.state["best"]
-        self._validated_at = self.state["validated_at"]
+        self.clock.reserve, self._validated_at = self.state["reserve"], self.state["validated_at"]
+        module.skipped, module.skipped_in_a_row = self.state["skipped"]
         module.model.load_state_dict(self.state["weights"])
         if trainer is not None:
             trainer.optimizers[0].load_state_dict(self.state["optimiser"])
@@ -219,8 +248,12 @@ class _Keeper(Callback):
         last = self.clock.over or (self.clock.epochs is not None and epoch + 1 >= self.clock.epochs)
         val_loss = val_miou = None
         if last or self._validation_due(epoch):
+            began = self.clock.spent
             val_loss, val_miou = self.validate()
             self._validated_at = self.clock.spent
+            self.clock.reserve = self._validated_at - began
+            if self.clock.over:  # there is no time left for another
+                last = trainer.should_stop = True
             if val_miou > self.result.best_miou or self.best is None:
                 self.result.best_miou, self.result.best_epoch = val_miou, epoch
                 self.best = {k: v.detach().to("cpu", copy=True) for k, v in pl_module.model.state_dict().items()}
@@ -235,19 +268,25 @@ class _Keeper(Callback):
         }
         self.result.history.append(row)
         if last or time.monotonic() - self._saved_at >= self.save_every:
-            self._save(trainer, pl_module, epoch)
+            self._save(trainer, pl_module, epoch, finished=last)
 
     def _validation_due(self, epoch: int) -> bool:
         if self.clock.seconds is None:
             return (epoch + 1) % self.interval == 0
-        return self.clock.spent - self._validated_at >= self.clock.seconds / _VALIDATIONS
+        spent, reserve = self.clock.spent, self.clock.reserve
+        pause = max(self.clock.seconds / _VALIDATIONS, _TRAINING_PER_VALIDATION * reserve)
+        left = self.clock.seconds - spent - 2 * reserve  # for training, after this validation and before the last
+        return spent - self._validated_at >= pause and left >= pause / 2
 
-    def _save(self, trainer: Any, module: Any, epoch: int) -> None:
+    def _save(self, trainer: Any, module: Any, epoch: int, finished: bool) -> None:
         result = self.result
         tree = {
             "epoch": epoch,
+            "finished": finished,
             "spent": self.clock.spent,
+            "reserve": self.clock.reserve,
             "validated_at": self._validated_at,
+            "skipped": [module.skipped, module.skipped_in_a_row],
             "weights": dict(module.model.state_dict()),
             "optimiser": trainer.optimizers[0].state_dict(),
             "best": self.best,

@@ -100,16 +100,16 @@ def make_run(
     architecture = {"space": "my-space", "kwargs": {"blocks": 4, "width": 16}, "choices": choices, "code": CODE}
     _write(folder / "architecture.json", json.dumps(architecture))
     journal: list[dict[str, Any]] = []
-    for epoch in range(1, epochs + 1):
-        warm = epoch <= epochs // 4
-        reward = None if warm else 0.6 - 0.4 / epoch**0.5
+    for number in range(1, epochs + 1):
+        warm = number <= epochs // 4
+        reward = None if warm else 0.6 - 0.4 / number**0.5
         line = {
-            "seconds": 4.0 * epoch,
-            "loss": 1.1 / epoch**0.5,
+            "seconds": 4.0 * number,
+            "loss": 1.1 / number**0.5,
             "reward": reward,
-            "entropy": None if warm else 9.7 - 0.1 * epoch,
+            "entropy": None if warm else 9.7 - 0.1 * number,
         }
-        journal.append({"kind": "epoch", "epoch": epoch, "phase": "warmup" if warm else "search", **line})
+        journal.append({"kind": "epoch", "epoch": number - 1, "phase": "warmup" if warm else "search", **line})
     for rank, (code, miou) in enumerate([(CODE, 0.566), ("E=[(0,0,1,1)] D=[0 0]", 0.549), (CODE, 0.51)]):
         line = {"choices": choices, "code": code, "miou": miou, "params": 1_940_000 - rank}
         journal.append({"kind": "candidate", "rank_source": "greedy" if rank == 0 else "sampled", **line})
@@ -123,11 +123,14 @@ def make_run(
             _write(base / "test.json", json.dumps(result))
             _write(base / "model.json", json.dumps({"build": {"label": name, "role": role}, "info": asdict(data.info)}))
             _write(base / "history.csv", _history(epochs, noise, seed))
+            if seed == 0:
+                cost = {"flops": flops, "latency_ms": 3.42 + order, "input": [1, 48, 64], "device": "cpu"}
+                _write(base / "cost.json", json.dumps(cost))
             seeds.append({k: v for k, v in result.items() if k not in ("images", "model", "split", "dice_per_class")})
         miou = sum(s["miou"] for s in seeds) / 2
-        cost = {"params": params, "flops": flops, "latency_ms": 3.42 + order}
+        costs = {"params": params, "flops": flops, "latency_ms": 3.42 + order}
         score = {"seeds": seeds, "miou": miou, "miou_interval": [miou - 0.02, miou + 0.015]}
-        comparison["models"][name] = {"role": role} | cost | score
+        comparison["models"][name] = {"role": role} | costs | score
     text = (
         "The search was worth it: ed-nas reaches 79.0 % mIoU, 1.4 points above the baseline unet (95 % interval of the "
         "gain 0.6 to 2.1). It is 3.0 points above the control random (95 % interval of the gain 1.1 to 4.8)."
@@ -173,5 +176,5 @@ def _history(epochs: int, noise: float, seed: int) -> str:
     for epoch in range(1, epochs + 1):
         loss = 0.9 * epoch**-0.5 + noise + 0.02 * rng.normal()
         val = f"{loss + 0.05:.4f},{0.85 - noise - 0.5 / epoch + 0.01 * rng.normal():.4f}" if epoch % 2 == 0 else ","
-        lines.append(f"{epoch},2.5,0.001,{loss:.4f},{val}")
+        lines.append(f"{epoch - 1},{2.5 * epoch},0.001,{loss:.4f},{val}")
     return "\n".join(lines) + "\n"

@@ -17,8 +17,9 @@ from fake_run import CODE, Images, make_run
 
 from autoseg.data.base import DatasetInfo, SegmentationData
 from autoseg.errors import UserError
+from autoseg.report.figures import search_figure, training_figure
 from autoseg.report.page import write_report
-from autoseg.report.rundata import read_run
+from autoseg.report.rundata import ModelRun, SeedRun, read_run
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 NBSP = "\u00a0"
@@ -275,6 +276,22 @@ def test_how_it_was_done(run_dir: Path) -> None:
     ]
 
 
+def test_the_size_of_the_image_for_flops_and_latency(run_dir: Path) -> None:
+    sentence = "Of one forward pass with an input of 1 × 48 × 64 (channels, height, width), the latency"
+    assert sentence in " ".join(page(run_dir, None).text.split())
+    for path in run_dir.glob("models/*/seed-0/cost.json"):
+        path.write_text("{")
+    assert "Of one forward pass, the latency" in " ".join(page(run_dir, None).text.split())
+
+
+def test_epochs_count_from_one(run_dir: Path) -> None:
+    lines = [{"epoch": epoch, "loss": 0.25 - 0.05 * epoch, "phase": "warmup"} for epoch in range(3)]
+    model = ModelRun("unet", "baseline", runs=[SeedRun(0, run_dir, history=lines)], color="#123456")
+    for figure in (search_figure(lines), training_figure([model])):
+        labels = re.findall(r"<text[^>]*>([^<]*)</text>", figure)
+        assert [label for label in labels if label.isdigit()] == ["1", "2", "3"]
+
+
 def test_names_are_escaped(tmp_path: Path, data: SegmentationData) -> None:
     models = (("<b>bold</b>&$x$", "finalist", 10, 20, 0.0), ("unet", "baseline", 30, 40, 0.05))
     run_dir = make_run(tmp_path / "<i>run", data, models)
@@ -297,6 +314,7 @@ def test_an_unfinished_run_says_so_and_shows_what_was_tested(run_dir: Path, data
     (run_dir / "comparison.json").unlink()
     shutil.rmtree(run_dir / "models/random/seed-1")
     (run_dir / "models/random/seed-0/test.json").write_text('{"miou": 0.')
+    (run_dir / "models/random/seed-0/cost.json").unlink()
     html = write_report(run_dir, data).read_text()
     found = Page(html)
     assert 'class="verdict none"' in html and "The run is not finished" in found.text
@@ -304,7 +322,10 @@ def test_an_unfinished_run_says_so_and_shows_what_was_tested(run_dir: Path, data
     mean = np.mean([json.loads((run_dir / f"models/ed-nas/seed-{k}/test.json").read_text())["miou"] for k in (0, 1)])
     assert rows[0][:2] == ["ed-nas finalist", f"{100 * mean:.1f}"]
     assert rows[2][:3] == ["random control", "n/a", ""]
-    assert cells(found.tables["comparison"][0])[2] == "Seeds"
+    head = cells(found.tables["comparison"][0])
+    assert head[2] == "Seeds"
+    assert [row[head.index("FLOPs")] for row in rows] == ["1.2 GFLOPs", "54.7 GFLOPs", "n/a"]
+    assert [row[head.index("Latency")] for row in rows] == ["3.4 ms", "4.4 ms", "n/a"]
 
 
 def test_a_run_without_search_and_baseline(tmp_path: Path, data: SegmentationData) -> None:

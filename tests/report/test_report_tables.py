@@ -9,7 +9,7 @@ import pytest
 from autoseg.report.formats import NO_BREAK, amount, duration, flops, milliseconds, percent, points
 from autoseg.report.intervals import chart_limits, gain_chart, interval_chart
 from autoseg.report.palette import model_colors
-from autoseg.report.rundata import mean, number
+from autoseg.report.reading import mean, number
 from autoseg.report.tables import mark_best
 
 

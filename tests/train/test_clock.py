@@ -1,0 +1,91 @@
+"""The clock of a training and its learning rate."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from autoseg.train import clock as module
+from autoseg.train.clock import Clock, learning_rate
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A time that stands still until the test moves it."""
+    moment = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: moment[0])
+    return moment
+
+
+@pytest.mark.parametrize("lengths", [{}, {"epochs": 3, "seconds": 4.0}])
+def test_exactly_one_length(lengths: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="either epochs or seconds"):
+        Clock(**lengths)  # type: ignore[arg-type]
+
+
+def test_epochs(now: list[float]) -> None:
+    clock = Clock(epochs=4)
+    assert (clock.total, clock.unit) == (4, "epochs")
+    assert clock.done(2, 3, 12) == 2.25
+    assert clock.fraction(2, 3, 12) == 0.5625
+    assert clock.fraction(0, 0, 12) == 0.0 and clock.fraction(4, 0, 12) == clock.fraction(9, 0, 12) == 1.0
+    now[0] += 1e6
+    assert not clock.over and clock.spent == 1e6
+    assert clock.done(1, 0, 0) == 1  # an epoch without steps
+
+
+def test_seconds(now: list[float]) -> None:
+    clock = Clock(seconds=50)
+    assert (clock.total, clock.unit) == (50.0, "s")
+    now[0] += 20
+    assert clock.spent == clock.done(7, 3, 4) == 20
+    assert clock.fraction(7, 3, 4) == 0.4 and not clock.over
+    now[0] += 29.9
+    assert not clock.over
+    now[0] += 0.1
+    assert clock.over and clock.fraction(0, 0, 1) == 1.0
+    now[0] += 100
+    assert clock.fraction(0, 0, 1) == 1.0
+
+
+def test_time_before_an_interruption_counts(now: list[float]) -> None:
+    clock = Clock(seconds=50, spent=45)
+    assert clock.spent == 45 and clock.fraction(0, 0, 1) == 0.9
+    now[0] += 5
+    assert clock.over
+
+
+def test_a_reserve_ends_the_steps_earlier(now: list[float]) -> None:
+    clock = Clock(seconds=50)
+    clock.reserve = 10.0
+    now[0] += 20
+    assert clock.fraction(0, 0, 1) == 0.5 and clock.total == 50
+    now[0] += 20
+    assert clock.over and clock.fraction(0, 0, 1) == 1.0
+
+
+def test_no_time_at_all_is_over_at_once(now: list[float]) -> None:
+    assert Clock(seconds=0.0).over and Clock(seconds=0.0).fraction(0, 0, 1) == 0.0
+    clock = Clock(seconds=1.0)
+    clock.reserve = 2.0
+    now[0] += 0.5
+    assert clock.over and clock.fraction(0, 0, 1) == 1.0
+
+
+def test_the_learning_rate_warms_up_and_comes_down() -> None:
+    assert learning_rate(2.0, 0.0) == pytest.approx(0.2)
+    assert learning_rate(2.0, 0.025) == pytest.approx(1.0)
+    assert learning_rate(2.0, 0.05) == 2.0
+    assert learning_rate(2.0, 0.05 + 0.95 / 3) == pytest.approx(2.0 * (0.02 + 0.98 * 0.75))  # cos(60 degrees) = 1/2
+    assert learning_rate(2.0, 1.0) == pytest.approx(0.04)
+    rates = [learning_rate(1.0, i / 1000) for i in range(1001)]
+    assert rates[:51] == sorted(rates[:51]) and rates[50:] == sorted(rates[50:], reverse=True)
+    assert max(abs(b - a) for a, b in itertools.pairwise(rates[50:])) < math.pi / 1000
+
+
+def test_other_warm_up_and_end() -> None:
+    assert learning_rate(1.0, 0.0, warmup=0.0) == 1.0
+    assert learning_rate(1.0, 0.5, warmup=0.0, final=0.0) == pytest.approx(0.5)
+    assert learning_rate(1.0, 0.25, warmup=0.5) == 0.5
