@@ -40,9 +40,11 @@ def expand(data: dict[str, Any], train_keys: Collection[str]) -> None:
     dataset = data.get("data")
     if isinstance(dataset, str):
         data["data"] = {"dataset": dataset}
-    elif isinstance(dataset, dict) and "dataset" not in dataset and {"images", "masks", "path"} & dataset.keys():
-        own = dataset.pop("options", None)
-        data["data"] = {"dataset": "folder", "options": {**(own if isinstance(own, dict) else {}), **dataset}}
+    elif isinstance(dataset, dict) and "dataset" not in dataset:
+        own = dataset.get("options")
+        options = {**(own if isinstance(own, dict) else {}), **{k: v for k, v in dataset.items() if k != "options"}}
+        if {"images", "masks", "path"} & options.keys():
+            data["data"] = {"dataset": "folder", "options": options}
     for section in ("space", "strategy"):
         _expand_name(data, section)
     train = data.get("train")

@@ -97,6 +97,11 @@ class Document:
         place = Place(f"--set {text}", True)
         name, equals, value = text.partition("=")
         key = tuple(int(part) if part.isdigit() else part for part in name.strip().split("."))
+        match key:  # an option of the data is set where the file has it
+            case ("data", "options", option) if ("data", option) in self.places:
+                key = ("data", option)
+            case ("data", option) if ("data", "options", option) in self.places:
+                key = ("data", "options", option)
         if not equals or "" in key:
             self.problems.append(Problem("not of the form key=value", place.text, "write --set train.epochs=5"))
             return

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,8 @@ def claimed(folder: RunFolder, resume: bool = False) -> Iterator[None]:
 
 
 def _warm_up_workers() -> None:
-    """Start what the workers are forked from, deaf to Ctrl-C: that reaches the whole group, and this process decides."""
+    """Start what the workers are forked from, deaf to Ctrl-C, which reaches the whole group; this process decides."""
+    resource_tracker.ensure_running()  # the fork server needs it, and its start would lift the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits it
     try:
         Workers.warm_up()

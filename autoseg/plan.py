@@ -23,6 +23,7 @@ from autoseg.durations import format_duration
 from autoseg.errors import Problem, UserError
 from autoseg.nn.padding import pad_to_multiple
 from autoseg.prepare import Prepared
+from autoseg.schedule import longest_training, makespan
 from autoseg.train.compute import Compute, seed_everything
 from autoseg.train.modelspec import ModelSpec
 from autoseg.train.recipe import Recipe
@@ -33,6 +34,7 @@ _STEPS = 1500  # training length when the user names none: about this many steps
 _SEARCH_SHARE = 0.3  # of a budget
 _REPORT_SECONDS = 6.0
 _WORKER_SECONDS = 5.0  # to start the processes, and for each to read the data
+_SEARCH_SETUP_SECONDS = 4.0  # to start the engine of a search
 _SETUP_SECONDS = 1.0  # per training: building the network, writing files, counting operations
 _LEAST_SECONDS = 1.0
 
@@ -220,7 +222,7 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
     step = {spec.label: probe_step(spec, recipe, data.info, compute) for spec in specs}
     path = ModelSpec("search", "finalist", architecture=prepared.control)
     length = getattr(prepared.strategy, "training_steps", lambda n: 20.0 * n)(steps)
-    searching = probe_step(path, recipe, data.info, compute) * float(length)
+    searching = _SEARCH_SETUP_SECONDS + probe_step(path, recipe, data.info, compute) * float(length)
     validation, testing = (_forward_seconds(split, step, recipe) for split in (data.val, data.test))
     around = {label: _SETUP_SECONDS + testing[label] for label in step}
 
@@ -228,7 +230,7 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
     if config.budget is not None:
         left = config.budget - elapsed - (time.monotonic() - began) - _REPORT_SECONDS
         search_seconds = searching = max(_LEAST_SECONDS, _SEARCH_SHARE * left)
-        each = _longest_training(left - (_WORKER_SECONDS if workers > 1 else 0), searching, around, len(seeds), workers)
+        each = longest_training(left - (_WORKER_SECONDS if workers > 1 else 0), searching, around, len(seeds), workers)
         if each < _LEAST_SECONDS:
             raise UserError(
                 Problem(
@@ -255,46 +257,6 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
     total = makespan(searching, lengths, len(step), workers) + _REPORT_SECONDS + (_WORKER_SECONDS if workers > 1 else 0)
     memory = _peak_memory(compute) * workers
     return Plan(recipe, search_seconds, list(step), seeds, workers, total, stages, memory, notes)
-
-
-def makespan(search: float, trainings: list[float], models: int, workers: int) -> float:
-    """Seconds until all jobs are done when each free worker takes the first job that can start.
-
-    Args:
-        search: Seconds of the search, which starts first.
-        trainings: Seconds of each training, seed by seed, ``models`` per seed; the first of each seed is
-            the finalist's and waits for the search.
-        models: Networks per seed.
-        workers: Processes.
-
-    Example:
-        >>> makespan(30, [10, 10, 10, 10], models=2, workers=2)
-        40
-        >>> makespan(30, [10, 10, 10, 10], models=2, workers=1)
-        70
-    """
-    free = [search] + [0.0] * (workers - 1)
-    waiting = list(enumerate(trainings))
-    while waiting:
-        worker = min(range(workers), key=free.__getitem__)
-        now = free[worker]
-        ready = next((job for job in waiting if job[0] % models or now >= search), None)
-        if ready is None:
-            free[worker] = search
-            continue
-        waiting.remove(ready)
-        free[worker] = now + ready[1]
-    return max(free)
-
-
-def _longest_training(left: float, search: float, around: dict[str, float], seeds: int, workers: int) -> float:
-    """Seconds that each training may take so that all is done after ``left`` seconds (bisection)."""
-    low, high = 0.0, max(left, 0.0)
-    for _ in range(40):
-        middle = (low + high) / 2
-        fits = makespan(search, [middle + extra for extra in around.values()] * seeds, len(around), workers) <= left
-        low, high = (middle, high) if fits else (low, middle)
-    return low
 
 
 def _forward_seconds(split: Split, step: dict[str, float], recipe: Recipe) -> dict[str, float]:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import types
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ from autoseg.progress import Forwarded, Progress
 from autoseg.runfolder import RunFolder
 
 log = logging.getLogger(__name__)
+
+_PATIENCE = 0.5  # seconds in which idle workers end by themselves
 
 
 class WorkerFailed(AutosegError):
@@ -131,8 +134,12 @@ class Workers:
 
     def stop(self) -> None:
         """End all workers now; what they have saved so far is on disk."""
-        for connection, process in self._workers.items():
+        for connection in self._workers:
             connection.close()
+        patience = time.monotonic() + _PATIENCE
+        for process in self._workers.values():
+            process.join(max(0.0, patience - time.monotonic()))
+        for process in self._workers.values():
             process.terminate()
         for process in self._workers.values():
             process.join(5)

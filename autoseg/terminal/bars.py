@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from autoseg import progress as base
 from autoseg.durations import format_duration
@@ -47,17 +48,7 @@ class Bars(base.Progress):
         """Add a bar."""
         super().begin(label, total, unit)
         if self._bars is None:
-            self._bars = Progress(
-                TextColumn("{task.description:<24}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.percentage:>3.0f} %"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[state]}"),
-                console=self.console,
-                transient=True,
-            )
+            self._bars = _bars(self.console)
             self._bars.start()
         self._tasks[label] = (self._bars.add_task(label, total=total, state=""), total, time.monotonic())
 
@@ -81,6 +72,8 @@ class Bars(base.Progress):
     def close(self) -> None:
         """Take all bars away and give the cursor back."""
         if self._bars is not None:
+            for task in self._bars.task_ids:
+                self._bars.remove_task(task)
             self._bars.stop()
         self._bars, self._tasks = None, {}
 
@@ -88,6 +81,26 @@ class Bars(base.Progress):
         """Print a sentence."""
         super().note(text)
         self.console.print(f"note: {text}", highlight=False, markup=False)
+
+
+def _bars(console: Console) -> Progress:
+    """Rows that keep their times whole: what is too long for the terminal is taken from bar and state."""
+    wide = console.width >= 100
+
+    def column(least: int) -> Column:
+        return Column(min_width=least, no_wrap=True, overflow="ellipsis")
+
+    return Progress(
+        TextColumn("{task.description}", table_column=column(16)),
+        BarColumn(bar_width=24 if wide else 8),
+        TextColumn("{task.percentage:>3.0f} %", table_column=column(5)),
+        *([TimeElapsedColumn(table_column=column(7))] if wide else []),
+        TextColumn("left", table_column=column(4)),
+        TimeRemainingColumn(table_column=column(7)),
+        TextColumn("{task.fields[state]}", table_column=column(1)),
+        console=console,
+        transient=True,
+    )
 
 
 @dataclass

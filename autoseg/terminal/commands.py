@@ -26,7 +26,7 @@ from autoseg.report.page import write_report
 from autoseg.runfolder import RunFolder, read_json, write_bytes, write_json
 from autoseg.search.architecture import Architecture
 from autoseg.terminal.bars import shown_progress
-from autoseg.terminal.tables import comparison_table, plan_table, plugin_table
+from autoseg.terminal.tables import comparison_table, plan_table, plugin_table, wrapped
 from autoseg.train.evaluate import evaluate
 from autoseg.train.modelspec import ModelSpec
 
@@ -41,7 +41,7 @@ def run_experiment(file: Path, out: Path | None, resume: bool, overrides: list[s
     def on_plan(plan: Plan, prepared: Prepared) -> None:
         info = prepared.data.info
         counts = ", ".join(f"{len(prepared.data.split(s))} {s}" for s in ("train", "val", "test"))
-        _say(f"{info.name}: {counts}; {info.channels} channel(s); classes: {', '.join(info.classes)}")
+        _say(wrapped(f"{info.name}: {counts}; {info.channels} channel(s); classes: {', '.join(info.classes)}", "  "))
         table = plan_table(plan.to_json())
         print(table) if dry_run else _say(table)
 

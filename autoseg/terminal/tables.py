@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import sys
+import textwrap
 from typing import Any
 
 from rich import box
@@ -19,6 +21,18 @@ def _render(table: Table) -> str:
     width = max(80, shutil.get_terminal_size((110, 24)).columns)
     Console(file=file, width=width, highlight=False, markup=False, emoji=False).print(table)
     return file.getvalue().rstrip()
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Text broken between words where a person reads it in a terminal, else as it is.
+
+    Args:
+        text: One line.
+        indent: What its further lines start with.
+    """
+    if not sys.stdout.isatty():
+        return text
+    return textwrap.fill(text, shutil.get_terminal_size().columns, subsequent_indent=indent, break_long_words=False)
 
 
 def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -51,7 +65,7 @@ def plan_table(plan: dict[str, Any]) -> str:
     processes = f"{plan['workers']} processes side by side" if plan["workers"] > 1 else "one process"
     memory = f"about {plan['memory_bytes'] / 2**30:.1f} GiB of memory"
     table.add_row("whole run", f"{processes}, {memory}", format_duration(round(plan["seconds"])))
-    return _render(table) + "".join(f"\n- {note}" for note in plan["notes"])
+    return _render(table) + "".join("\n" + wrapped(f"- {note}", "  ") for note in plan["notes"])
 
 
 def comparison_table(comparison: dict[str, Any]) -> str:
@@ -75,7 +89,7 @@ def comparison_table(comparison: dict[str, Any]) -> str:
             "n/a" if model["latency_ms"] is None else f"{model['latency_ms']:.0f}",
             f"{_mean([seed['train_seconds'] for seed in seeds]) or 0:.0f}",
         )
-    return f"{_render(table)}\n\n{comparison['verdict']['text']}"
+    return f"{_render(table)}\n\n{wrapped(comparison['verdict']['text'])}"
 
 
 def runs_table(runs: dict[str, dict[str, Any]]) -> str:
@@ -85,7 +99,7 @@ def runs_table(runs: dict[str, dict[str, Any]]) -> str:
         for name, model in sorted(comparison["models"].items(), key=lambda item: -(item[1]["miou"] or 0)):
             low, high = model["miou_interval"]
             table.add_row(run, name, model["role"], _percent(model["miou"]), f"{_percent(low)} to {_percent(high)}")
-    return _render(table) + "".join(f"\n{run}: {c['verdict']['text']}" for run, c in runs.items())
+    return _render(table) + "".join("\n" + wrapped(f"{run}: {c['verdict']['text']}") for run, c in runs.items())
 
 
 def _percent(value: float | None) -> str:

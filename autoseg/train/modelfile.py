@@ -53,7 +53,8 @@ class ModelFile:
             network: A network as ``spec`` builds it, on any device.
         """
         tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in network.state_dict().items()}
-        write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt", "autoseg": __version__}))
+        # One entry of metadata: the order of several is random, and equal weights should be equal files.
+        write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
         write_json(
             folder / DESCRIPTION,
             {

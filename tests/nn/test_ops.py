@@ -87,6 +87,13 @@ def test_which_pixels_an_operation_sees(name: str, reached: set[tuple[int, int]]
     assert impulse(ED_NAS_OPERATIONS[name](3, "relu-conv-bn")) == reached
 
 
+@pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (5, 1), (3, 3), (5, 2)])
+def test_other_kernels(kernel: int, dilation: int) -> None:
+    operation = conv(3, kernel, dilation)
+    assert weights(operation) == kernel * kernel * 9
+    assert impulse(operation) == square(dilation * (kernel // 2), dilation)
+
+
 def test_depthwise_part_does_not_mix_channels() -> None:
     depthwise, mixing = (m for m in separable(5, 3) if isinstance(m, nn.Conv2d))
     assert (depthwise.groups, depthwise.kernel_size) == (5, (3, 3))

@@ -49,6 +49,17 @@ class Killed(Progress):
                 raise Interrupted
 
 
+class KilledAfter(Progress):
+    """Ends the process at the first call of ``update`` after some seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end_of_life = time.monotonic() + seconds
+
+    def update(self, label: str, done: float, text: str = "") -> None:
+        if time.monotonic() > self.end_of_life:
+            raise Interrupted
+
+
 class Recorded(Progress):
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -268,29 +279,29 @@ def test_budget_in_seconds_is_kept(tmp_path: Path) -> None:
     result = Enas(**{**LONG, "epochs": 1}).search(task)  # the budget decides, not the epochs
     taken = time.monotonic() - start
     assert 5.0 < taken < 7.5
-    assert result.seconds == pytest.approx(taken, abs=0.3)
+    assert result.seconds == pytest.approx(taken, abs=0.5)
     epochs = rows(task, "epoch")
-    assert len(epochs) > 10
+    assert len(epochs) >= 6
     # A third of the time, not of the epochs, is warm-up.
     ends = {row["phase"]: row["seconds"] for row in result.history}  # of the last epoch of each phase
-    assert ends["warmup"] == pytest.approx(0.9 * 6 / 3, abs=0.5)
+    assert ends["warmup"] == pytest.approx(0.9 * 6 / 3, abs=0.8)
     assert [row["phase"] for row in epochs] == sorted((row["phase"] for row in epochs), reverse=True)
     assert all((row["reward"] is None) == (row["phase"] == "warmup") for row in epochs)
 
 
 def test_budget_in_seconds_counts_what_was_used_before_a_kill(tmp_path: Path) -> None:
     task = planted_task(tmp_path, 0)
-    task.seconds, task.progress = 3.0, Killed("search", 20 * CALLS)
+    task.seconds, task.progress = 2.0, KilledAfter(1.0)
     start = time.monotonic()
     with pytest.raises(Interrupted):
         Enas(**LONG).search(task)
     before = len(rows(task))
-    assert before >= 19
+    assert before >= 1
     task = planted_task(tmp_path, 0)
-    task.seconds = 3.0
+    task.seconds = 2.0
     result = Enas(**LONG).search(task)
-    assert 2.0 < time.monotonic() - start < 4.5
-    assert result.seconds < 4
+    assert 1.6 < time.monotonic() - start < 3.5
+    assert 1.6 < result.seconds < 3
     assert [row["epoch"] for row in result.history] == list(range(len(result.history)))
     assert len(result.history) > before
 
@@ -338,9 +349,28 @@ def test_progress(tmp_path: Path) -> None:
 
 
 def test_undecided_controller_is_noted(tmp_path: Path) -> None:
-    result = Enas(epochs=1, warmup=0.0, rewards=2, rewards_per_update=2, candidates=1).search(planted_task(tmp_path, 0))
-    assert len(result.notes) == 1
-    assert "still undecided (entropy 0.9" in result.notes[0]
+    options = {"epochs": 1, "warmup": 0.0, "rewards": 2, "rewards_per_update": 2, "candidates": 1}
+    task = planted_task(tmp_path, 0)
+    task.progress = Killed("candidates", 1)
+    with pytest.raises(Interrupted):
+        Enas(**options).search(task)
+    for _ in range(2):  # resumed, and once more when all is done
+        (note,) = Enas(**options).search(planted_task(tmp_path, 0)).notes
+        assert "still undecided (entropy 0.9" in note
+
+
+def test_rewards_are_scored_on_the_same_patches_within_an_epoch_and_others_in_the_next(tmp_path: Path) -> None:
+    batches = enas._RewardBatches(planted_task(tmp_path, 0), 16, count=3)
+    assert len(batches) == 3
+    epochs = []
+    for epoch in (0, 1, 0):
+        batches.set_epoch(epoch)
+        first, *others = list(batches)
+        assert first[0].shape == (16, 1, 16, 16)  # twice the training batch
+        assert len(others) == 2 and all(torch.equal(x, first[0]) for x, _ in others)
+        epochs.append(first[0])
+    assert torch.equal(epochs[0], epochs[2])
+    assert not torch.equal(epochs[0], epochs[1])
 
 
 def test_decided_controller_is_not_noted(five: list[tuple[SearchTask, SearchResult]]) -> None:

@@ -223,10 +223,12 @@ def test_parameters_are_always_in_the_same_order(make: Any) -> None:
 
 
 def test_optimiser_has_every_parameter_once() -> None:
-    policy = ppo(TuningEnvironment([3, 2]), lr=0.1, entropy=0.0)
+    policy = ppo(TuningEnvironment([3, 2]), lr=0.1, entropy=0.03)
     handed = [p for group in policy.optim.param_groups for p in group["params"]]
     assert {id(p) for p in handed} == {id(p) for p in policy.parameters()}
     assert policy.optim.param_groups[0]["lr"] == 0.1
+    # The reward comes with the last decision and counts in full for the first one too.
+    assert (policy._gamma, policy._weight_ent) == (1.0, 0.03)
 
 
 def one_more_update(engine: EnasModule) -> dict[str, torch.Tensor]:

@@ -313,7 +313,7 @@ def copy_weights(built: EdNas, source: dict[str, Tensor]) -> None:
 def test_frozen_and_built_compute_the_same(decoder: str, inputs: str) -> None:
     rng = random.Random(11)
     kwargs = {"decoder": decoder, "inputs": inputs, "blocks": 3, "layers": 2, "width": 4}
-    for _ in range(4):
+    for _ in range(2):
         choices = draw(rng, **kwargs)
         frozen = EdNas(1, 3, **kwargs).freeze(choices)
         built = Architecture("ednas", kwargs, choices).build(1, 3)
@@ -403,7 +403,7 @@ def test_every_parameter_of_a_derived_network_gets_a_gradient(decoder: str, inpu
     rng = random.Random(5)
     kwargs = {"decoder": decoder, "inputs": inputs, "blocks": 3, "layers": 3, "width": 3}
     done = 0
-    while done < 8:
+    while done < 5:
         choices = draw(rng, **kwargs)
         if inputs == "enas" and not (
             reads_previous(choices, "enc") and (decoder == "chain" or reads_previous(choices, "dec"))

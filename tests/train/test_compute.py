@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -76,13 +77,13 @@ def test_autocast(precision: str, dtype: torch.dtype) -> None:
 
 
 def test_prepare_sets_the_threads() -> None:
-    before = torch.get_num_threads()
+    before = Compute("cpu", "32", torch.get_num_threads())
     try:
         Compute("cpu", "32", 2).prepare()
-        assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == cv2.getNumThreads() == 2
         assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
     finally:
-        torch.set_num_threads(before)
+        before.prepare()
 
 
 def draws(*parts: int) -> tuple[float, ...]:

@@ -63,7 +63,11 @@ def test_the_files(tmp_path: Path) -> None:
     assert value["info"]["classes"] == ["background", "cell", "rim"] and value["info"]["pixel_size"] == 0.12
     with safe_open(str(tmp_path / "weights.safetensors"), framework="pt") as file:
         assert set(file.keys()) == set(UNET.build(2, 3).state_dict())
-        assert file.metadata()["format"] == "pt"
+        assert file.metadata() == {"format": "pt"}
+    content = (tmp_path / "weights.safetensors").read_bytes()
+    for other in range(5):
+        saved(tmp_path / str(other), UNET)
+        assert (tmp_path / str(other) / "weights.safetensors").read_bytes() == content
 
 
 def test_a_network_with_shared_tensors_is_stored(tmp_path: Path) -> None:

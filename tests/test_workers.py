@@ -1,0 +1,327 @@
+"""Worker processes: the same results as one process, and a clear word however one of them ends.
+
+These are real processes. Starting the fork server takes some seconds, once for the whole file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoseg.config import load_config
+from autoseg.errors import Interrupted, UserError
+from autoseg.experiment import jobs_of
+from autoseg.jobs import SEARCH, Job, run_job
+from autoseg.plan import Plan, infer_recipe
+from autoseg.prepare import prepare
+from autoseg.progress import Progress
+from autoseg.runfolder import RunFolder, read_json, write_json, write_text
+from autoseg.workers import WorkerFailed, Workers, _how_it_ended, _ToParent
+
+EXPERIMENT: dict[str, Any] = {
+    "data": {"dataset": "synthetic-ceramic", "options": {"count": 12, "size": 32}},
+    "space": {"name": "ednas", "options": {"blocks": 2, "layers": 2, "width": 4}},
+    "strategy": {"name": "enas", "options": {"epochs": 1, "rewards": 2, "rewards_per_update": 2, "candidates": 1}},
+    "train": {"epochs": 3, "batch": 4},
+    "baselines": [{"name": "unet", "options": {"width": 4, "depth": 2}}, "random"],
+    "repeats": 1,
+    "compute": {"device": "cpu"},
+}
+UNET, RANDOM, SEARCHED = Job("unet"), Job("random"), Job("searched", needs_search=True)
+
+WITHOUT_A_GUARD = """
+import multiprocessing, sys
+from pathlib import Path
+from autoseg.jobs import Job
+from autoseg.progress import Progress
+from autoseg.workers import Workers
+
+class Told(Progress):
+    begun = 0
+
+    def begin(self, label, total, unit=""):
+        self.begun += 1
+        if self.begun == 3:  # the first folder's one, the second folder's two
+            print("pids", *[child.pid for child in multiprocessing.active_children()], flush=True)
+
+print("script", flush=True)
+progress = Told()
+short = Workers(1, Path(sys.argv[1]), 1, progress)
+short.run([Job("unet")], on_done=lambda job: print("done", job, flush=True))
+short.stop()
+Workers(2, Path(sys.argv[2]), 1, progress).run([Job("unet"), Job("random")])
+"""
+
+
+def make_folder(path: Path, epochs: int = 3, searched: bool = True) -> RunFolder:
+    """A run folder with configuration and plan, and an architecture so that no search is needed."""
+    config = load_config({**EXPERIMENT, "train": {**EXPERIMENT["train"], "epochs": epochs}})
+    prepared = prepare(config)
+    folder = RunFolder(path)
+    folder.open(resume=False)
+    recipe, _ = infer_recipe(config, prepared.data)
+    labels = [spec.label for spec in prepared.specs(prepared.control)]
+    write_text(folder.config, config.to_yaml())
+    write_json(folder.plan, Plan(recipe, None, labels, [0], workers=2).to_json())
+    if searched:
+        write_json(folder.architecture, prepared.control.to_json())
+    return folder
+
+
+class Events(Progress):
+    """Notes who began and ended when; may do something at the first word of a job."""
+
+    def __init__(self, at_begin: Callable[[], None] | None = None) -> None:
+        self.events: list[tuple[str, str]] = []
+        self.at_begin = at_begin
+
+    def begin(self, label: str, total: float, unit: str = "") -> None:
+        self.events.append(("begin", label))
+        if self.at_begin:
+            self.at_begin()
+
+    def end(self, label: str, text: str = "") -> None:
+        self.events.append(("end", label))
+
+
+@pytest.fixture
+def pool() -> Iterator[Callable[..., Workers]]:
+    """Makes worker pools and stops them in the end."""
+    made: list[Workers] = []
+
+    def make(folder: RunFolder, count: int = 1, progress: Progress | None = None) -> Workers:
+        made.append(Workers(count, folder.path, 1, progress or Events()))
+        return made[-1]
+
+    yield make
+    for workers in made:
+        workers.stop()
+
+
+def processes(workers: Workers) -> list[Any]:
+    return list(workers._workers.values())
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, RunFolder, Events, list[Job]]:
+    """One experiment done by two workers side by side, and one job after the other in this process."""
+    base = tmp_path_factory.mktemp("folders")
+    parallel, serial = (make_folder(base / name, searched=False) for name in ("parallel", "serial"))
+    jobs = jobs_of(Plan.from_json(read_json(parallel.plan)))
+    progress, done = Events(), []
+    workers = Workers(2, parallel.path, 1, progress)
+    try:
+        workers.run(jobs, on_done=done.append)
+    finally:
+        workers.stop()
+    for job in jobs:
+        run_job(job, serial.path, 1, Progress())
+    return parallel, serial, progress, done
+
+
+Folders = tuple[RunFolder, RunFolder, Events, list[Job]]
+
+
+def test_the_search_and_the_trainings_go_side_by_side(folders: Folders) -> None:
+    parallel, _, progress, done = folders
+    assert {str(job) for job in done} == {"the search", "searched, seed 0", "unet, seed 0", "random, seed 0"}
+    assert all(job.done(parallel) for job in done)
+    order = [event for event in progress.events if event[1] != "candidates"]
+    assert order.index(("begin", "unet, seed 0")) < order.index(("end", "search"))
+    assert order.index(("begin", "searched, seed 0")) > order.index(("end", "search"))
+    open_now, most = 0, 0
+    for kind, _ in order:
+        open_now += 1 if kind == "begin" else -1
+        most = max(most, open_now)
+    assert most == 2 and open_now == 0
+
+
+def without(value: Any, *keys: str) -> Any:
+    return {key: entry for key, entry in value.items() if key not in keys}
+
+
+def test_workers_give_the_same_bits_as_one_process(folders: Folders) -> None:
+    parallel, serial, *_ = folders
+    found = [without(read_json(folder.architecture), "search_seconds") for folder in (parallel, serial)]
+    assert found[0] == found[1]
+    journals = [[without(json.loads(line), "seconds") for line in folder.journal.open()] for folder in folders[:2]]
+    assert journals[0] == journals[1] and len(journals[0]) >= 2
+    for label in ("searched", "unet", "random"):
+        places = [folder.model(label, 0) for folder in (parallel, serial)]
+        tests = [without(read_json(place / "test.json"), "train_seconds") for place in places]
+        assert tests[0] == tests[1] and len(tests[0]["images"]) == 2
+        weights = [(place / "weights.safetensors").read_bytes() for place in places]
+        assert weights[0] == weights[1] and len(weights[0]) > 10_000
+        histories = [list(csv.DictReader((place / "history.csv").open())) for place in places]
+        rows = [[without(row, "seconds") for row in history] for history in histories]
+        assert rows[0] == rows[1] and len(rows[0]) == 3
+        pictures = [{p.name: p.read_bytes() for p in (place / "predictions").iterdir()} for place in places]
+        assert pictures[0] == pictures[1] and len(pictures[0]) == 2
+
+
+def test_no_worker_outlives_the_pool(folders: Folders) -> None:
+    assert multiprocessing.active_children() == []
+
+
+def test_the_message_of_a_failed_job_is_its_own(
+    tmp_path: Path, pool: Callable[..., Workers], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_folder(tmp_path)
+    folder.models.mkdir()
+    (folder.models / "unet").touch()
+    with pytest.raises(WorkerFailed) as caught:
+        pool(folder).run([UNET])
+    text = str(caught.value)
+    assert text.startswith("unet, seed 0 failed: ") and "NotADirectoryError" in text and "\n" not in text
+    assert "Traceback" in caplog.text and "train_and_test" in caplog.text  # for the log of the run
+
+
+def test_what_the_user_can_mend_arrives_as_that(tmp_path: Path, pool: Callable[..., Workers]) -> None:
+    folder = make_folder(tmp_path)
+    state = write_text(folder.model("unet", 0) / "state.safetensors", "damaged")
+    workers = pool(folder)
+    with pytest.raises(UserError) as caught:
+        workers.run([UNET])
+    (problem,) = caught.value.problems
+    assert problem.where == str(state) and "is not a state file" in problem.what and "delete it" in problem.fix
+    state.unlink()
+    workers.run([UNET])  # the worker lives on
+    assert UNET.done(folder)
+
+
+def test_a_killed_worker_hints_at_memory(tmp_path: Path, pool: Callable[..., Workers]) -> None:
+    folder = make_folder(tmp_path, epochs=100_000)
+    workers = pool(folder, progress=Events(lambda: os.kill(processes(workers)[0].pid, signal.SIGKILL)))
+    with pytest.raises(WorkerFailed, match=r"unet, seed 0: its process was killed.*memory.*train\.batch.*resume"):
+        workers.run([UNET])
+
+
+def test_a_worker_that_was_killed_while_it_was_idle(tmp_path: Path, pool: Callable[..., Workers]) -> None:
+    workers = pool(make_folder(tmp_path))
+    (process,) = processes(workers)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(10)
+    with pytest.raises(WorkerFailed, match=r"unet, seed 0: its process was killed"):
+        workers.run([UNET])
+
+
+def test_other_endings() -> None:
+    assert "ended by signal SIGSEGV; resume the run" in _how_it_ended(UNET, -signal.SIGSEGV)
+    assert "ended with exit code 3; resume the run" in _how_it_ended(UNET, 3)
+    assert "the search: its process was killed" in _how_it_ended(Job(SEARCH), -signal.SIGKILL)
+
+
+def test_a_job_that_waits_for_a_search_that_never_comes(tmp_path: Path, pool: Callable[..., Workers]) -> None:
+    folder = make_folder(tmp_path, searched=False)
+    with pytest.raises(ValueError, match="searched, seed 0 needs a search"):
+        pool(folder).run([SEARCHED])
+
+
+def test_stopping_ends_busy_workers_at_once(tmp_path: Path, pool: Callable[..., Workers]) -> None:
+    def interrupt() -> None:
+        if len(progress.events) == 2:
+            raise Interrupted
+
+    progress = Events(interrupt)
+    folder = make_folder(tmp_path, epochs=100_000)
+    workers = pool(folder, 2, progress)
+    with pytest.raises(Interrupted):
+        workers.run([UNET, RANDOM])
+    found = processes(workers)
+    began = time.monotonic()
+    workers.stop()
+    assert time.monotonic() - began < 5
+    assert not any(process.is_alive() for process in found)
+    workers.stop()  # again does no harm
+
+
+def test_jobs_that_were_cut_continue(tmp_path: Path, folders: Folders, pool: Callable[..., Workers]) -> None:
+    """The state of a training that another process began is taken up by a worker; the bits are the same."""
+
+    class Cut(Progress):
+        def update(self, label: str, done: float, text: str = "") -> None:
+            if done > 1:
+                raise Interrupted
+
+    folder = make_folder(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        from autoseg import jobs
+        from autoseg.train.trainer import train_network
+
+        patch.setattr(jobs, "train_network", lambda *a, **o: train_network(*a, **o, save_every=0.0))
+        with pytest.raises(Interrupted):
+            run_job(UNET, folder.path, 1, Cut())
+    assert (folder.model("unet", 0) / "state.safetensors").exists()
+    pool(folder).run([UNET])
+    whole = folders[0].model("unet", 0)
+    for name in ("weights.safetensors", "predictions/" + next((whole / "predictions").iterdir()).name):
+        assert (folder.model("unet", 0) / name).read_bytes() == (whole / name).read_bytes()
+    assert not (folder.model("unet", 0) / "state.safetensors").exists()
+
+
+def test_the_log_of_a_worker_reaches_the_parent(
+    tmp_path: Path, pool: Callable[..., Workers], caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    logger = logging.Logger("autoseg.train.module")
+    logger.addHandler(_ToParent(theirs))
+    logger.warning("a step was left out (%d in a row)", 3)
+    workers = pool(make_folder(tmp_path))
+    with caplog.at_level(logging.INFO, logger="autoseg"):
+        assert not workers._receive(ours, UNET)
+    (record,) = [r for r in caplog.records if r.name == "autoseg.train.module"]
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == "unet, seed 0: a step was left out (3 in a row)"
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """A script that uses workers and has no ``if __name__ == "__main__"``."""
+    base = tmp_path_factory.mktemp("script")
+    short, long = make_folder(base / "short"), make_folder(base / "long", epochs=100_000)
+    path = base / "without_a_guard.py"
+    path.write_text(WITHOUT_A_GUARD)
+    command = [sys.executable, str(path), str(short.path), str(long.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+    shutil.rmtree(base)
+
+
+def test_a_script_needs_no_guard(script: subprocess.Popen[str]) -> None:
+    assert script.stdout is not None
+    assert [script.stdout.readline(), script.stdout.readline()] == ["script\n", "done unet, seed 0\n"]
+
+
+def test_when_the_parent_is_killed_its_workers_end(script: subprocess.Popen[str]) -> None:
+    assert script.stdout is not None
+    word, *pids = script.stdout.readline().split()
+    assert word == "pids" and len(pids) == 2
+    assert all(alive(int(pid)) for pid in pids)
+    script.kill()
+    script.wait()
+    end = time.monotonic() + 10
+    while any(alive(int(pid)) for pid in pids) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(alive(int(pid)) for pid in pids)
