@@ -10,7 +10,6 @@ space; the best is returned.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,17 +17,15 @@ import torch
 from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
-from pytorch_lightning.callbacks import Callback
 
-from autoseg.data.augment import Augment
-from autoseg.data.batches import PatchLoader
 from autoseg.errors import Problem, raise_if
 from autoseg.runfolder import Journal
+from autoseg.search.enas_keeper import RewardBatches, SearchKeeper
 from autoseg.search.nni_enas import CuredEnas, EnasModule, ppo
 from autoseg.search.supernet import score_paths, use_batch_statistics
 from autoseg.search.task import Candidate, SearchResult, SearchTask
 from autoseg.spaces.base import plain
-from autoseg.statefile import load_tree, save_tree
+from autoseg.statefile import load_tree
 from autoseg.train.clock import Clock
 from autoseg.train.compute import seed_everything
 from autoseg.train.fit import EpochSeed, make_trainer, quiet_lightning
@@ -38,6 +35,7 @@ from autoseg.train.trainer import train_loader
 log = logging.getLogger(__name__)
 
 _UNDECIDED = 0.8
+_STEPS_IN_TIME = 40  # per epoch under a budget in seconds: warm-up and search end at epochs
 _SECONDS_SHARE = 0.9  # of a budget in seconds; the rest is for scoring the candidates
 
 
@@ -124,8 +122,9 @@ class Enas:
         network = use_batch_statistics(task.build_space())
         network.to(task.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         divisor = int(getattr(network, "size_divisor", 1))
-        loader = train_loader(task.train, task.info, task.normalisation, task.recipe, task.seed, divisor)
-        rewards = _RewardBatches(task, task.recipe.patch_side(divisor), self.rewards)
+        most = None if task.seconds is None else _STEPS_IN_TIME
+        loader = train_loader(task.train, task.info, task.normalisation, task.recipe, task.seed, divisor, most)
+        rewards = RewardBatches(task, task.recipe.patch_side(divisor), self.rewards)
         optimisation = task.recipe.optimisation()
         if self.lr is not None:
             optimisation = type(optimisation)(self.lr, optimisation.weight_decay, optimisation.clip)
@@ -136,7 +135,7 @@ class Enas:
             warmup_epochs=self._warmup_epochs(epochs),
             update={"batch_size": 64, "repeat": 2, "update_times": 1},
         )
-        keeper = _Keeper(strategy, clock, self.warmup, journal, state_file, state, task)
+        keeper = SearchKeeper(strategy, clock, self.warmup, journal, state_file, state, task)
         start = int(state["epoch"]) + 1 if state else 0
         ended = start >= epochs if epochs is not None else clock.over
         trainer = make_trainer(task.compute, [EpochSeed(task.seed, loader, rewards), keeper], epochs, start)
@@ -177,7 +176,7 @@ class Enas:
         return self.epochs * (steps_per_epoch + scored) + self.candidates
 
     def _warmup_epochs(self, epochs: int | None) -> int:
-        """Warm-up in epochs; with a budget in seconds :class:`_Keeper` sets it while running."""
+        """Warm-up in epochs; with a budget in seconds :class:`SearchKeeper` sets it while running."""
         return min(round(self.warmup * epochs), epochs - 1) if epochs is not None else 1 << 30
 
     def _score(self, engine: EnasModule, task: SearchTask, journal: Journal, clock: Clock) -> list[Candidate]:
@@ -231,110 +230,3 @@ class Enas:
             task.progress.update("candidates", len(results), f"best mIoU {best:.3f}")
         task.progress.end("candidates", f"{len(results)} scored with shared weights, best mIoU {best:.3f}")
         return sorted(results, key=lambda c: (-c.miou, c.params))
-
-
-class _RewardBatches:
-    """The same validation patches for every architecture of an epoch, so that rewards compare."""
-
-    def __init__(self, task: SearchTask, patch: int, count: int) -> None:
-        self.count = count
-        self.loader = PatchLoader(
-            task.val,
-            channels=task.info.channels,
-            patch=patch,
-            batch_size=2 * task.recipe.batch,
-            normalisation=task.normalisation,
-            augment=Augment.none(),
-            seed=task.seed + 1,
-            ignore_index=task.info.ignore_index,
-            steps=1,
-        )
-
-    def set_epoch(self, epoch: int) -> None:
-        self.loader.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Any]:
-        batch = next(iter(self.loader))
-        for _ in range(self.count):
-            yield batch
-
-
-class _Keeper(Callback):
-    """Writes journal and state at epoch ends, restores them, ends the warm-up and the search in time."""
-
-    def __init__(
-        self,
-        strategy: CuredEnas,
-        clock: Clock,
-        warmup: float,
-        journal: Journal,
-        state_file: Any,
-        state: dict[str, Any] | None,
-        task: SearchTask,
-    ) -> None:
-        self.strategy, self.clock, self.warmup = strategy, clock, warmup
-        self.journal, self.state_file, self.state, self.task = journal, state_file, state, task
-        self.entropy: float | None = None
-        self._losses: list[torch.Tensor] = []
-
-    def restore(self, trainer: Any, engine: EnasModule) -> None:
-        """Continue from the loaded state, if there is one."""
-        if self.state is None:
-            return
-        engine.training_module.model.load_state_dict(self.state["weights"])
-        engine.load_controller_state(self.state["controller"])
-        self.entropy = self.state["entropy"]
-        if trainer is not None:
-            trainer.optimizers[0].load_state_dict(self.state["optimiser"])
-        self.state = None
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self.restore(trainer, pl_module)
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._losses = []
-        pl_module.rewards = []
-        if self.clock.seconds is not None:
-            warm = self.clock.spent < self.warmup * self.clock.seconds
-            pl_module.warmup_epochs = trainer.current_epoch + 1 if warm else 0
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if batch[1] == "train":
-            loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-            self._losses.append(loss.detach())
-        done = self.clock.done(trainer.current_epoch, batch_idx + 1, int(trainer.num_training_batches))
-        reward = f", reward {sum(pl_module.rewards) / len(pl_module.rewards):.3f}" if pl_module.rewards else ""
-        self.task.progress.update("search", done, f"epoch {trainer.current_epoch + 1}{reward}")
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        epoch = int(trainer.current_epoch)
-        warm = epoch < pl_module.warmup_epochs
-        self.entropy = pl_module.entropy()
-        finite = [float(x) for x in self._losses if bool(torch.isfinite(x))]
-        self.journal.append(
-            {
-                "kind": "epoch",
-                "epoch": epoch,
-                "seconds": round(self.clock.spent, 3),
-                "loss": sum(finite) / len(finite) if finite else None,
-                "reward": sum(pl_module.rewards) / len(pl_module.rewards) if pl_module.rewards else None,
-                "entropy": self.entropy,
-                "phase": "warmup" if warm else "search",
-            }
-        )
-        save_tree(
-            self.state_file,
-            {
-                "epoch": epoch,
-                "spent": self.clock.spent,
-                "weights": dict(pl_module.training_module.model.state_dict()),
-                "optimiser": trainer.optimizers[0].state_dict(),
-                "controller": pl_module.controller_state(),
-                "entropy": self.entropy,
-            },
-        )
-        if self.clock.over:
-            trainer.should_stop = True

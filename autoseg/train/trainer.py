@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from autoseg.train.recipe import Recipe
 log = logging.getLogger(__name__)
 
 HISTORY = ("epoch", "seconds", "lr", "loss", "val_loss", "val_miou")
+_STEPS_IN_TIME = 100  # per epoch under a budget in seconds: validation happens at the ends of epochs
 _VALIDATIONS = 20  # over a training in seconds, but
 _TRAINING_PER_VALIDATION = 4  # no more often than every fourth part of the time goes there
 
@@ -73,14 +75,31 @@ class Trained:
 
 
 def train_loader(
-    split: Split, info: DatasetInfo, normalisation: Normalisation, recipe: Recipe, seed: int, divisor: int = 1
+    split: Split,
+    info: DatasetInfo,
+    normalisation: Normalisation,
+    recipe: Recipe,
+    seed: int,
+    divisor: int = 1,
+    most_steps: int | None = None,
 ) -> PatchLoader:
-    """Augmented patches of a split under a recipe; the patch is rounded up to the network's divisor."""
+    """Augmented patches of a split under a recipe.
+
+    Args:
+        split: Images and masks.
+        info: Channels and ignore index.
+        normalisation: From the training split.
+        recipe: Patch, batch and augmentation.
+        seed: Order, crops and augmentation are a function of it, the epoch and the step.
+        divisor: The patch is rounded up to a multiple of it.
+        most_steps: Cut epochs that are longer; the order of the images runs on in the next one.
+    """
     if isinstance(recipe.augment, dict):
         augment = Augment(**recipe.augment)
     else:
         augment = Augment() if recipe.augment else Augment.none()
-    return PatchLoader(
+    make = partial(
+        PatchLoader,
         split,
         channels=info.channels,
         patch=recipe.patch_side(divisor),
@@ -90,6 +109,8 @@ def train_loader(
         seed=seed,
         ignore_index=info.ignore_index,
     )
+    loader = make()
+    return loader if most_steps is None or len(loader) <= most_steps else make(steps=most_steps)
 
 
 def train_network(
@@ -145,7 +166,9 @@ def train_network(
     progress = progress or Progress()
     state = load_tree(state_file) if state_file.exists() else None
     clock = Clock(epochs=recipe.epochs, seconds=recipe.seconds, spent=state["spent"] if state else 0.0)
-    loader = train_loader(train, info, normalisation, recipe, seed, int(getattr(network, "size_divisor", 1)))
+    divisor = int(getattr(network, "size_divisor", 1))
+    most = None if recipe.seconds is None else _STEPS_IN_TIME
+    loader = train_loader(train, info, normalisation, recipe, seed, divisor, most)
     module = SegmentationModule(recipe.build_loss(), info.num_classes, recipe.optimisation(), clock)
     module.set_model(network.to(compute.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 

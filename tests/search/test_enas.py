@@ -12,7 +12,7 @@ from toy import BEST, planted_task
 from autoseg.errors import Interrupted, UserError
 from autoseg.progress import Progress
 from autoseg.runfolder import Journal
-from autoseg.search import enas
+from autoseg.search import enas, enas_keeper
 from autoseg.search.architecture import Architecture
 from autoseg.search.enas import Enas
 from autoseg.search.task import SearchResult, SearchTask
@@ -242,14 +242,14 @@ def test_killed_between_journal_and_state(
     whole: tuple[SearchTask, SearchResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row of an epoch is there, its state is not: the epoch is done again and its row is not doubled."""
-    save = enas.save_tree
+    save = enas_keeper.save_tree
 
     def save_or_die(path: Path, tree: dict[str, Any]) -> Path:
         if tree["epoch"] == 2:
             raise Interrupted
         return save(path, tree)
 
-    monkeypatch.setattr(enas, "save_tree", save_or_die)
+    monkeypatch.setattr(enas_keeper, "save_tree", save_or_die)
     with pytest.raises(Interrupted):
         Enas(**SHORT).search(planted_task(tmp_path, 3))
     monkeypatch.undo()
@@ -360,7 +360,7 @@ def test_undecided_controller_is_noted(tmp_path: Path) -> None:
 
 
 def test_rewards_are_scored_on_the_same_patches_within_an_epoch_and_others_in_the_next(tmp_path: Path) -> None:
-    batches = enas._RewardBatches(planted_task(tmp_path, 0), 16, count=3)
+    batches = enas_keeper.RewardBatches(planted_task(tmp_path, 0), 16, count=3)
     assert len(batches) == 3
     epochs = []
     for epoch in (0, 1, 0):

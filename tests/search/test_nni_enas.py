@@ -18,7 +18,7 @@ from nni.nas.strategy._rl_impl import TuningEnvironment, default_policy_fn
 from toy import planted_task
 
 from autoseg.search import nni_enas
-from autoseg.search.enas import _RewardBatches
+from autoseg.search.enas_keeper import RewardBatches
 from autoseg.search.nni_enas import CuredEnas, EnasModule, TaggedBatches, ppo
 from autoseg.search.supernet import use_batch_statistics
 from autoseg.train.clock import Clock
@@ -70,7 +70,7 @@ def search(
     seed_everything(0)
     network = use_batch_statistics(task.build_space())
     loader = train_loader(task.train, task.info, task.normalisation, task.recipe, 0)
-    reward_batches = _RewardBatches(task, 16, rewards)
+    reward_batches = RewardBatches(task, 16, rewards)
     module = SegmentationModule(task.recipe.build_loss(), 2, task.recipe.optimisation(), Clock(epochs=epochs))
     strategy = strategy_class(policy, 4, warmup, {"batch_size": 64, "repeat": 2, "update_times": 1})
     trainer = make_trainer(task.compute, [EpochSeed(0, loader, reward_batches)], epochs)

@@ -195,6 +195,33 @@ def test_resuming_again_and_again(whole: tuple[Trained, nn.Module], tmp_path: Pa
     assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
 
 
+def test_chance_inside_the_network_is_resumed_too(tmp_path: Path) -> None:
+    def noisy(seed: int = 0) -> nn.Module:
+        net = network(seed)
+        net.head = nn.Sequential(nn.Dropout(0.3), net.head)
+        return net
+
+    uninterrupted, resumed = noisy(), noisy(seed=77)
+    trained = train(uninterrupted, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(noisy(), tmp_path, progress=Stop(4 * STEPS + 2), save_every=0.0)
+    torch.rand(5)  # another process has other random numbers behind it
+    assert comparable(train(resumed, tmp_path)) == comparable(trained)
+    assert same_weights(weights(resumed), weights(uninterrupted))
+
+
+def test_the_best_weights_outlive_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Interrupted):
+        train(network(), tmp_path, progress=Stop(4 * STEPS + 2), save_every=0.0)
+    best = load_tree(tmp_path / "state.safetensors")["best"]
+    spoil(monkeypatch, lambda step: True)
+    monkeypatch.setattr(Spoiled, "forward", lambda loss, logits, target: -logits.mul(2).square().mean())
+    net = network()
+    trained = train(net, tmp_path)  # from here on it only gets worse
+    assert trained.best_epoch == 3 and trained.history[-1]["val_miou"] < trained.best_miou
+    assert same_weights(weights(net), best)
+
+
 def test_a_state_is_saved_when_it_is_time(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(network(), tmp_path, progress=Stop(5 * STEPS + 1), save_every=3600.0)
