@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-File = Annotated[Path, typer.Argument(help="An experiment file (YAML).", show_default=False)]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="An experiment file (YAML).", show_default=False)]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/NAME unless given.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key, such as train.epochs=20.", metavar="KEY=VALUE")
@@ -92,7 +92,9 @@ def check(
 
 @app.command("list")
 def list_plugins(
-    kind: Annotated[str | None, typer.Argument(help="spaces, strategies, datasets, models or losses.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help="spaces, strategies, datasets, models or losses.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the plugins that are installed, and what is wrong with those that do not load."""
@@ -155,7 +157,7 @@ def predict(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A run folder or a trained model.", show_default=False)
     ],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Folder for the masks and overlays.")],
     device: Device = None,
 ) -> None:

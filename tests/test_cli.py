@@ -58,7 +58,7 @@ def test_version(call: Call) -> None:
 def test_help_names_every_command(call: Call) -> None:
     code, out, err = call("--help")
     assert code == 0 and err == ""
-    for command in "run check plan list show report train test predict compare doctor".split():
+    for command in ["run", "check", "plan", "list", "show", "report", "train", "test", "predict", "compare", "doctor"]:
         assert re.search(rf"^  {command} ", out, re.MULTILINE), command
 
 

@@ -75,6 +75,7 @@ def render(run: Run, data: SegmentationData | None) -> str:
         autoseg_version=__version__,
         verdict=_verdict(run),
         comparison=tables.comparison_table(run.models) if run.models else None,
+        unequal_times=_unequal_times(run),
         classes=tables.class_table(run.models, info.classes) if run.models else None,
         info=info,
         class_colors=[hex_color(c) for c in info.colors],
@@ -91,6 +92,19 @@ def render(run: Run, data: SegmentationData | None) -> str:
         notes=[str(note) for part in (run.plan, run.architecture) for note in part.get("notes") or []],
         cost_input=_cost_input(run),
         stages=_stages(run),
+    )
+
+
+def _unequal_times(run: Run) -> str:
+    """A sentence when the finalist had clearly more or less training time than the model it is compared with."""
+    times = {model.name: model.mean("train_seconds") for model in run.models}
+    finalist, other = run.models[0].name if run.models else "", str(run.verdict.get("against") or "")
+    ours, theirs = times.get(finalist), times.get(other)
+    if not ours or not theirs or 0.8 < ours / theirs < 1.25:
+        return ""
+    return (
+        f"All had the same number of epochs, not the same time: training {finalist} took "
+        f"{ours / theirs:.1f} times as long as {other}. With a budget, or with train.seconds, all get the same time."
     )
 
 

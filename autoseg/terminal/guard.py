@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,6 +45,8 @@ def guarded(app: Any, arguments: list[str]) -> int:
         app(arguments, prog_name="autoseg")
         return 0
     except SystemExit as ending:  # the framework's own: help, wrong usage, done
+        if isinstance(ending.__context__, BrokenPipeError):
+            return _reader_gone()
         return ending.code if isinstance(ending.code, int) else 0
     except UserError as error:
         _say(f"autoseg: {len(error.problems)} problem{'s' if len(error.problems) > 1 else ''} to mend")
@@ -54,8 +57,7 @@ def guarded(app: Any, arguments: list[str]) -> int:
         _say(f"\nautoseg: interrupted. {interruption}".rstrip())
         return Interrupted.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output went away
-        return 0
+        return _reader_gone()
     except AutosegError as error:
         _say(f"autoseg: {error} (details: {_keep_traceback()})")
         return error.exit_code
@@ -85,6 +87,13 @@ class _Interrupt:
         if time.monotonic() - self._raised_at > _PATIENCE:
             self._raised_at = time.monotonic()
             raise Interrupted
+
+
+def _reader_gone() -> int:
+    """Whoever read our output has seen enough, as in ``autoseg list | head -1``; nothing is wrong."""
+    with suppress(OSError, ValueError):  # no real stream
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _keep_traceback() -> Path:

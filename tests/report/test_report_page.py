@@ -18,7 +18,7 @@ from fake_run import CODE, Images, make_run
 from autoseg.data.base import DatasetInfo, SegmentationData
 from autoseg.errors import UserError
 from autoseg.report.figures import search_figure, training_figure
-from autoseg.report.page import write_report
+from autoseg.report.page import render, write_report
 from autoseg.report.rundata import ModelRun, SeedRun, read_run
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -376,3 +376,14 @@ def test_the_file_is_replaced_whole_and_a_wrong_folder_is_named(run_dir: Path, t
     assert [p.name for p in run_dir.iterdir() if p.name.startswith(".")] == []
     with pytest.raises(UserError, match="no such run folder"):
         write_report(tmp_path / "nowhere", None)
+
+
+def test_unequal_training_times_are_pointed_out(run_dir: Path) -> None:
+    run = read_run(run_dir)
+    against = run.verdict["against"]
+    for seconds, expected in ((30.0, f"took 3.0 times as long as {against}"), (10.0, "")):
+        for model in run.models:
+            for seed in model.seeds:
+                seed["train_seconds"] = seconds if model.role == "finalist" else 10.0
+        page = render(run, None)
+        assert (expected in page) if expected else ("not the same time" not in page)
