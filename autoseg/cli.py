@@ -93,7 +93,7 @@ def check(
 @app.command("list")
 def list_plugins(
     kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help="spaces, strategies, datasets, models or losses.")
+        str | None, typer.Argument(metavar="KIND", help="spaces, strategies, datasets, models or losses.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -157,7 +157,7 @@ def predict(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A run folder or a trained model.", show_default=False)
     ],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Image files.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Folder for the masks and overlays.")],
     device: Device = None,
 ) -> None:

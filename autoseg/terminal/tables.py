@@ -32,7 +32,8 @@ def wrapped(text: str, indent: str = "") -> str:
     """
     if not sys.stdout.isatty():
         return text
-    return textwrap.fill(text, shutil.get_terminal_size().columns, subsequent_indent=indent, break_long_words=False)
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
