@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -64,17 +65,19 @@ def run(
     device: Device = None,
 ) -> None:
     """Search, train, compare and report: the whole experiment."""
+    began = time.monotonic()  # importing torch is part of the budget
     from autoseg.terminal.commands import run_experiment
 
-    run_experiment(file, out, resume, _overrides(settings, budget, device, no_ui), dry_run)
+    run_experiment(file, out, resume, _overrides(settings, budget, device, no_ui), dry_run, began)
 
 
 @app.command()
 def plan(file: File, settings: Set = None, budget: Budget = None, device: Device = None) -> None:
     """Show what a run would do and what it would cost; start nothing."""
+    began = time.monotonic()
     from autoseg.terminal.commands import run_experiment
 
-    run_experiment(file, None, False, _overrides(settings, budget, device), dry_run=True)
+    run_experiment(file, None, False, _overrides(settings, budget, device), True, began)
 
 
 @app.command()

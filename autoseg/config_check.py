@@ -124,7 +124,9 @@ def _check_plugin(
     """Problems of one plugin choice, and the options it has (None when it cannot be loaded)."""
     section = _at(document.data, key)
     section = {} if section is None else section
-    name = section.get(field, default) if isinstance(section, dict) else None
+    if isinstance(section, dict) and default is not None:
+        section.setdefault(field, default)  # only options are given, as by --set space.options.width=4
+    name = section.get(field) if isinstance(section, dict) else None
     if not isinstance(name, str):
         return [], None
     try:

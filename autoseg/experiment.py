@@ -68,6 +68,7 @@ def run(
     dry_run: bool = False,
     progress: Progress | None = None,
     on_plan: Callable[[Plan, Prepared], None] | None = None,
+    began: float | None = None,
 ) -> Run | None:
     """Execute an experiment.
 
@@ -79,6 +80,7 @@ def run(
         dry_run: Stop after the plan; nothing is written.
         progress: Receives the progress.
         on_plan: Called with the plan before work starts.
+        began: When the time of the budget began, by ``time.monotonic()``; now unless given.
 
     Returns:
         The finished run, or None for a dry run.
@@ -91,7 +93,7 @@ def run(
         >>> config = {"data": {"dataset": "synthetic-ceramic", "options": {"count": 12, "size": 32}}}
         >>> autoseg.run(config, dry_run=True, overrides=["space.options.width=4", "train.epochs=1", "baselines=[]"])
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     progress = progress or Progress()
     config = load_experiment(source, overrides)
     folder = RunFolder(Path(out) if out is not None else Path("runs") / config.name)
@@ -123,6 +125,8 @@ def run(
             on_plan(plan, prepared)
         progress.stage(f"Searching {config.space.name} with {config.strategy.name}, training and testing")
         _do_jobs(folder, prepared, plan, progress)
+        for leftover in folder.models.glob("*/seed-*/state.safetensors"):  # a kill came just after the result
+            leftover.unlink()
         progress.stage("Comparing and reporting")
         found = Architecture.read(folder.architecture)
         measure_costs(folder, prepared, prepared.specs(found), plan.seeds[0])

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -42,7 +43,6 @@ for line in sys.stdin:
     print(child, flush=True)
     _, status = os.waitpid(child, 0)
     print(os.waitstatus_to_exitcode(status), flush=True)
-os._exit(0)
 """
 
 
@@ -60,7 +60,8 @@ class Child:
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         """Send a signal and wait for the end."""
-        os.kill(self.pid, number)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(self.pid, number)
         return self.wait()
 
     def wait(self) -> int:
@@ -85,7 +86,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.count = 0
+        self.children: list[Child] = []
         self.process = subprocess.Popen(
             [sys.executable, "-c", ONE_CORE + SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -94,12 +95,14 @@ class Server:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+        for child in self.children:  # what a failed test has left running
+            if child.alive():
+                os.killpg(child.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
 
     def answer(self) -> str:
         assert self.process.stdout is not None
@@ -108,13 +111,13 @@ class Server:
     def start(self, *arguments: object, cwd: Path | None = None, eager: bool = False) -> Child:
         """Run ``autoseg ARGUMENTS``; ``eager`` saves the state of a training after every epoch."""
         assert self.process.stdin is not None
-        self.count += 1
-        output = self.folder / f"output-{self.count}.txt"
+        output = self.folder / f"output-{len(self.children)}.txt"
         output.touch()
         words = [str(argument) for argument in arguments]
         self.process.stdin.write(json.dumps([words, str(output), str(cwd or self.folder), eager]) + "\n")
         self.process.stdin.flush()
-        return Child(self, int(self.answer()), output)
+        self.children.append(Child(self, int(self.answer()), output))
+        return self.children[-1]
 
 
 def wait_for(condition: Callable[[], object], alive: Callable[[], bool] = lambda: True, every: float = 0.002) -> bool:

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -19,7 +20,7 @@ from tiny_experiment import EXPERIMENT, MODELS, write_experiment
 
 from autoseg import __version__
 from autoseg.cli import main
-from autoseg.errors import AutosegError, Interrupted
+from autoseg.errors import AutosegError, Interrupted, UserError
 
 pytestmark = pytest.mark.usefixtures("one_core")
 Call = Callable[..., tuple[int, str, str]]
@@ -113,6 +114,31 @@ def test_plan_with_a_budget_gives_lengths_in_time(call: Call, experiment: Path) 
     assert "epochs" not in out.partition("whole run")[0]
 
 
+def test_options_alone_belong_to_the_default_plugins(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "short.yaml"
+    file.write_text("data: {dataset: synthetic-ceramic, options: {count: 12, size: 32}}\nbaselines: []\n")
+    settings = ["space.options.width=4", "strategy.options.epochs=1", "train.loss.options.smoth=0.5"]
+    code, out, err = call("plan", file, *[word for text in settings for word in ("--set", text)])
+    assert code == 2 and "1 problem to mend" in err and "did you mean 'smooth'?" in err
+    code, out, err = call("plan", file, *[word for text in settings[:2] for word in ("--set", text)])
+    assert code == 0 and "enas over ednas" in out, err
+
+
+def test_the_budget_begins_with_the_command(call: Call, experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing torch takes seconds of it."""
+    clock = iter([1000.0])
+    elapsed = []
+
+    def plan(prepared: Any, seconds: float) -> Any:
+        elapsed.append(seconds)
+        raise UserError("enough")
+
+    monkeypatch.setattr("autoseg.cli.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("autoseg.experiment.time", SimpleNamespace(monotonic=lambda: 1007.5))
+    monkeypatch.setattr("autoseg.experiment.make_plan", plan)
+    assert call("plan", experiment)[0] == 2 and elapsed == [7.5]
+
+
 def test_check(call: Call, experiment: Path, tmp_path: Path) -> None:
     code, out, err = call("check", experiment)
     assert (code, err) == (0, "")
@@ -167,7 +193,7 @@ def test_a_broken_plugin_is_listed_with_its_reason(call: Call, tmp_path: Path, m
     monkeypatch.setenv("PYTHONPATH", str(site))
     code, out, err = call("list", "models")
     assert code == 0, err
-    line = next(line for line in out.splitlines() if line.startswith(" broken-net"))
+    line = next(line for line in out.splitlines() if line.startswith("broken-net"))
     assert "does not load: ModuleNotFoundError" in line and "fake-plugs" in line
     assert any(line.split()[:3] == ["fine-net", "model", "Works."] for line in out.splitlines())
     assert any(line.split()[:2] == ["unet", "model"] for line in out.splitlines())
@@ -190,7 +216,7 @@ def test_show(call: Call, tiny_folder: Path, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert comparison["verdict"]["text"] in out
     scores = [(model["miou"], name) for name, model in comparison["models"].items()]
-    assert [line.split()[0] for line in out.splitlines()[3:6]] == [name for _, name in sorted(scores, reverse=True)]
+    assert [line.split()[0] for line in out.splitlines()[2:5]] == [name for _, name in sorted(scores, reverse=True)]
     assert f"{100 * max(scores)[0]:.1f}" in out
     code, out, _ = call("show", tiny_folder, "--json")
     assert code == 0 and json.loads(out) == comparison

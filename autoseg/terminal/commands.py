@@ -35,7 +35,9 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run_experiment(file: Path, out: Path | None, resume: bool, overrides: list[str], dry_run: bool) -> None:
+def run_experiment(
+    file: Path, out: Path | None, resume: bool, overrides: list[str], dry_run: bool, began: float
+) -> None:
     """``autoseg run`` and ``autoseg plan``."""
 
     def on_plan(plan: Plan, prepared: Prepared) -> None:
@@ -55,6 +57,7 @@ def run_experiment(file: Path, out: Path | None, resume: bool, overrides: list[s
                 dry_run=dry_run,
                 progress=progress,
                 on_plan=on_plan,
+                began=began,
             )
     except Interrupted as interruption:
         if dry_run:
