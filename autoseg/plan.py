@@ -34,7 +34,7 @@ _STEPS = 1500  # training length when the user names none: about this many steps
 _SEARCH_SHARE = 0.3  # of a budget
 _REPORT_SECONDS = 6.0
 _WORKER_SECONDS = 5.0  # to start the processes, and for each to read the data
-_SEARCH_SETUP_SECONDS = 4.0  # to start the engine of a search
+_SEARCH_SETUP_SECONDS = 2.0  # to start the engine of a search
 _SETUP_SECONDS = 1.0  # per training: building the network, writing files, counting operations
 _LEAST_SECONDS = 1.0
 

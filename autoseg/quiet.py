@@ -52,6 +52,7 @@ def load_nni() -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=_NOT_A_MODULE, category=RuntimeWarning)
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
+        _import_tianshou_uncompiled()
         import nni
         import nni.nas.nn.pytorch
         import nni.nas.strategy
@@ -60,6 +61,22 @@ def load_nni() -> Any:
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return nni
+
+
+def _import_tianshou_uncompiled() -> None:
+    """Import tianshou with numba's compiler off.
+
+    It compiles three functions for seconds in every process that searches, and they then run for
+    milliseconds; as plain Python they do the same.
+    """
+    import numba
+
+    config: Any = numba.config
+    before, config.DISABLE_JIT = config.DISABLE_JIT, 1
+    try:
+        import tianshou.policy  # noqa: F401
+    finally:
+        config.DISABLE_JIT = before
 
 
 def _shown(silenced: tuple[str, ...], record: logging.LogRecord) -> bool:

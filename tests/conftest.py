@@ -13,9 +13,6 @@ from tiny_experiment import EXPERIMENT
 if TYPE_CHECKING:
     from autoseg.experiment import Run
 
-# tianshou compiles three functions for every search, which takes as long as the rest of a tiny run.
-os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
-
 
 @pytest.fixture(scope="module")
 def one_core() -> Iterator[None]:

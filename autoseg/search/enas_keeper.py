@@ -89,16 +89,22 @@ class SearchKeeper(Callback):
             pl_module.warmup_epochs = trainer.current_epoch + 1 if warm else 0
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Note the loss and show the progress."""
+        """Note the loss and show the progress; stop when the seconds are used up."""
         if batch[1] == "train":
             loss = outputs["loss"] if isinstance(outputs, dict) else outputs
             self._losses.append(loss.detach())
         done = self.clock.done(trainer.current_epoch, batch_idx + 1, int(trainer.num_training_batches))
         reward = f", reward {sum(pl_module.rewards) / len(pl_module.rewards):.3f}" if pl_module.rewards else ""
         self.task.progress.update("search", done, f"epoch {trainer.current_epoch + 1}{reward}")
+        if self.clock.over:
+            trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Write the journal row, then the state; stop when the seconds are used up."""
+        """Write the journal row, then the state.
+
+        The last epoch of a budget in seconds may end between two updates of the controller, where its state
+        is not complete; then the state of the epoch before stays, and a resumed search does this epoch again.
+        """
         epoch = int(trainer.current_epoch)
         warm = epoch < pl_module.warmup_epochs
         self.entropy = pl_module.entropy()
@@ -114,6 +120,8 @@ class SearchKeeper(Callback):
                 "phase": "warmup" if warm else "search",
             }
         )
+        if not pl_module.between_updates:
+            return
         save_tree(
             self.state_file,
             {
@@ -125,5 +133,3 @@ class SearchKeeper(Callback):
                 "entropy": self.entropy,
             },
         )
-        if self.clock.over:
-            trainer.should_stop = True

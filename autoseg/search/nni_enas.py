@@ -162,6 +162,11 @@ class EnasModule(EnasLightningModule):
                 entropies.append(-sum(p * math.log(p) for p in shares if p > 0) / math.log(len(shares)))
         return sum(entropies) / len(entropies) if entropies else 0.0
 
+    @property
+    def between_updates(self) -> bool:
+        """Whether all rewards so far have been used: then :meth:`controller_state` is complete."""
+        return self._trajectory_counter % self.batches_per_update == 0
+
     def controller_state(self) -> dict[str, Any]:
         """Controller, its optimiser and its counter; between updates the replay buffer matters too.
 
@@ -175,7 +180,7 @@ class EnasModule(EnasLightningModule):
         Raises:
             RuntimeError: Rewards are waiting for an update.
         """
-        if self._trajectory_counter % self.batches_per_update:
+        if not self.between_updates:
             raise RuntimeError("rewards are waiting for an update; the state is complete only after it")
         return {
             "policy": dict(self.policy.state_dict()),
