@@ -288,7 +288,7 @@ def test_budget_in_seconds_is_kept(tmp_path: Path) -> None:
     assert [row["phase"] for row in epochs] == sorted((row["phase"] for row in epochs), reverse=True)
     # The last epoch is cut where the time ends, perhaps before its first reward.
     assert all((row["reward"] is None) == (row["phase"] == "warmup") for row in epochs[:-1])
-    assert epochs[-1]["seconds"] == pytest.approx(0.9 * 6, abs=0.4)
+    assert result.history[-1]["seconds"] == pytest.approx(0.9 * 6, abs=0.4)
 
 
 def test_budget_in_seconds_counts_what_was_used_before_a_kill(tmp_path: Path) -> None:
