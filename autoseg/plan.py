@@ -139,7 +139,9 @@ def infer_recipe(config: ExperimentConfig, data: SegmentationData) -> tuple[Reci
         augment=train.augment,
         validate_every=train.validate_every,
     )
-    if train.epochs is None and train.seconds is None and config.budget is None:
+    if train.epochs is None and train.seconds is None and config.budget is not None:
+        recipe = replace(recipe, seconds=config.budget)  # one training alone; a run shares it out
+    elif train.epochs is None and train.seconds is None:
         steps = steps_per_epoch(data.train, recipe)
         epochs = min(300, max(10, round(_STEPS / steps)))
         notes.append(f"{epochs} epochs: about {epochs * steps} steps of {batch} patches")

@@ -265,6 +265,15 @@ def test_train_a_model(call: Call, experiment: Path, tmp_path: Path) -> None:
     assert f"model: {out_folder / 'models/unet/seed-0'}" in err
 
 
+def test_train_with_a_budget_and_no_epochs_takes_the_budget(call: Call, experiment: Path, tmp_path: Path) -> None:
+    settings = ["--set", "train.epochs=null", "--set", "budget=2s"]
+    code, _, err = call("train", experiment, "--model", "unet", "--out", tmp_path / "one", *settings)
+    assert code == 0, err
+    model = json.loads((tmp_path / "one/models/unet/seed-0/model.json").read_text())
+    assert model["training"]["recipe"]["seconds"] == 2 and model["training"]["recipe"]["epochs"] is None
+    assert model["training"]["seconds"] == pytest.approx(2, abs=1.5)
+
+
 def test_train_an_architecture_gives_what_the_run_got(
     call: Call, experiment: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:

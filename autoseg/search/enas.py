@@ -10,6 +10,7 @@ space; the best is returned.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ from autoseg.spaces.base import plain
 from autoseg.statefile import load_tree
 from autoseg.train.clock import Clock
 from autoseg.train.compute import seed_everything
+from autoseg.train.cost import count_parameters
 from autoseg.train.fit import EpochSeed, make_trainer, quiet_lightning
 from autoseg.train.module import SegmentationModule
 from autoseg.train.trainer import train_loader
@@ -104,7 +106,7 @@ class Enas:
 
         Returns:
             The best architecture and all scored candidates. With a length in epochs it does not depend on
-            interruptions; with a budget in seconds the search ends at the end of an epoch.
+            interruptions; with a budget in seconds the last epoch is cut where the time ends.
 
         Raises:
             TrainingDiverged: The gradients of the shared weights stayed infinite or not-a-number.
@@ -127,7 +129,7 @@ class Enas:
         rewards = RewardBatches(task, task.recipe.patch_side(divisor), self.rewards)
         optimisation = task.recipe.optimisation()
         if self.lr is not None:
-            optimisation = type(optimisation)(self.lr, optimisation.weight_decay, optimisation.clip)
+            optimisation = replace(optimisation, lr=self.lr)
         module = SegmentationModule(task.recipe.build_loss(), task.info.num_classes, optimisation, clock)
         strategy = CuredEnas(
             policy=partial(ppo, lr=self.controller_lr, entropy=self.entropy),
@@ -214,7 +216,7 @@ class Enas:
                 )[0]
             architecture = task.architecture(choices)
             network = architecture.build(task.info.channels, task.info.num_classes)
-            params = sum(p.numel() for p in network.parameters())
+            params = count_parameters(network)
             results.append(Candidate(choices, score, source, params))
             journal.append(
                 {

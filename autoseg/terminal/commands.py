@@ -17,7 +17,7 @@ from autoseg.comparison import compare
 from autoseg.config import load_config
 from autoseg.data.images import read_image
 from autoseg.errors import Interrupted, Problem, UserError, raise_if
-from autoseg.experiment import claimed, run
+from autoseg.experiment import claimed, jobs_of, run
 from autoseg.jobs import train_and_test
 from autoseg.plan import Plan, infer_recipe
 from autoseg.predict.segmenter import find_model, load
@@ -94,8 +94,7 @@ def write_report_again(path: Path) -> Path:
         data = None
     if folder.plan.exists():
         plan = Plan.from_json(read_json(folder.plan))
-        missing = [s for m in plan.models for s in plan.seeds if not (folder.model(m, s) / "test.json").exists()]
-        if not missing:
+        if all(job.done(folder) for job in jobs_of(plan)):
             write_json(folder.comparison, compare(folder, plan.models, plan.seeds))
     return write_report(path, data)
 
@@ -104,10 +103,8 @@ def train_one(file: Path, model: str, out: Path | None, overrides: list[str]) ->
     """``autoseg train``: one network, the seed of the experiment."""
     config = load_experiment(file, [*overrides, "baselines=[]", "repeats=1"])
     if model.endswith(".json") or Path(model).is_file():
-        spec = ModelSpec(Path(model).stem, "finalist", architecture=Architecture.read(model))
-        spec = ModelSpec(
-            spec.label, spec.role, architecture=spec.architecture, options=dict(config.train.space_options)
-        )
+        options = dict(config.train.space_options)
+        spec = ModelSpec(Path(model).stem, "finalist", architecture=Architecture.read(model), options=options)
     else:
         registry.get("model", model)
         spec = ModelSpec(model, "baseline", model=model)
