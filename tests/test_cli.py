@@ -271,7 +271,6 @@ def test_train_with_a_budget_and_no_epochs_takes_the_budget(call: Call, experime
     assert code == 0, err
     model = json.loads((tmp_path / "one/models/unet/seed-0/model.json").read_text())
     assert model["training"]["recipe"]["seconds"] == 2 and model["training"]["recipe"]["epochs"] is None
-    assert model["training"]["seconds"] == pytest.approx(2, abs=1.5)
 
 
 def test_train_an_architecture_gives_what_the_run_got(
