@@ -184,6 +184,25 @@ def compare(
 
 
 @app.command()
+def audit(
+    run: RunDir,
+    count: Annotated[int, typer.Option(help="Random architectures to train alone.")] = 20,
+    seconds: Annotated[
+        str | None, typer.Option(help="Time for each, such as 90s or 2min; a fourth of a training of the run.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Length of each in epochs instead.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of draw and trainings; that of the run.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask whether the ranking by a run's supernet is right: train random architectures alone, compare."""
+    from autoseg.terminal.commands import audit_run
+    from autoseg.terminal.tables import audit_table
+
+    found = audit_run(run, count, seconds, epochs, seed)
+    typer.echo(json.dumps(found, indent=2) if as_json else audit_table(found))
+
+
+@app.command()
 def doctor() -> None:
     """Check the installation: versions, devices, and whether every plugin loads."""
     from autoseg.terminal.commands import examine

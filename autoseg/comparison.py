@@ -21,10 +21,11 @@ def compare(folder: RunFolder, labels: list[str], seeds: list[int]) -> dict[str,
 
     Returns:
         The content of comparison.json: fractions 0..1, None for what is not known. Times and latencies are
-        measurements; everything else is a function of configuration, data and seeds.
+        measurements; everything else is a function of configuration, data and seeds. What the search noted in
+        architecture.json, such as that it has not converged, is said in the verdict.
 
     Raises:
-        UserError: A test.json is missing or damaged.
+        UserError: A test.json is missing or damaged, or architecture.json is damaged.
     """
     models: dict[str, Any] = {}
     results: dict[str, ModelResult] = {}
@@ -47,7 +48,16 @@ def compare(folder: RunFolder, labels: list[str], seeds: list[int]) -> dict[str,
             "miou": _number(result.miou),
             "miou_interval": [_number(end) for end in interval(result)],
         }
-    return {"models": models, "verdict": verdict(results).to_json()}
+    return {"models": models, "verdict": verdict(results, notes=_search_notes(folder)).to_json()}
+
+
+def _search_notes(folder: RunFolder) -> list[str]:
+    """The notes of the search; none where no architecture was searched."""
+    if not folder.architecture.exists():
+        return []
+    found = read_json(folder.architecture)
+    notes = found.get("notes") if isinstance(found, dict) else None
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
 def _number(value: float) -> float | None:

@@ -72,6 +72,16 @@ def _switch_or_settings(value: Any) -> Any:
     raise ValueError("must be true, false or a section of settings")
 
 
+def _amount(value: Any) -> int:
+    """A count, possibly written with k, M or G; ``"1.5M"`` is 1,500,000."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([kMG]?)", str(value).strip())
+    if isinstance(value, bool) or match is None or not float(match[1]):
+        raise ValueError("must be a number above 0, such as 500k, 2M or 1.5G")
+    return round(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
+
+
+Amount = Annotated[int, PlainValidator(_amount)]
+"""A count, more than 0, as a number or with k, M or G."""
 Duration = Annotated[float, PlainValidator(_duration)]
 """Seconds, more than 0; read with :func:`autoseg.durations.parse_duration`."""
 Slug = Annotated[str, AfterValidator(_slug)]
@@ -90,6 +100,14 @@ class PluginConfig(Section):
 
     name: str = Field(description="the name of a plugin, see 'autoseg list'")
     options: Options = Field(default_factory=dict, description="keyword options of the plugin")
+
+
+class StrategyConfig(PluginConfig):
+    """A strategy, its options, and the crops it searches on."""
+
+    patch: int | None = Field(
+        default=None, ge=8, description="side of the square crop in the search, pixels (default: that of train)"
+    )
 
 
 class DataConfig(Section):
@@ -134,6 +152,18 @@ class BaselineConfig(PluginConfig):
         return data
 
 
+class ObjectiveConfig(Section):
+    """Hard limits on the final network; within them the validation mIoU decides."""
+
+    max_params: Amount | None = Field(default=None, description="most parameters, such as 2M")
+    max_flops: Amount | None = Field(
+        default=None, description="most floating-point operations for one validation image, such as 10G"
+    )
+    max_latency_ms: float | None = Field(
+        default=None, gt=0, description="most milliseconds for one validation image on the device of the run"
+    )
+
+
 class ComputeConfig(Section):
     """What the run may use."""
 
@@ -175,7 +205,8 @@ class ExperimentConfig(Section):
     budget: Duration | None = Field(default=None, description="time for the whole run such as 10min, 2h or 1h30m")
     data: DataConfig = Field(description="the images, such as {dataset: synthetic-ceramic} or {images: a, masks: b}")
     space: PluginConfig = Field(default=PluginConfig(name="ednas"), description="what is searched")
-    strategy: PluginConfig = Field(default=PluginConfig(name="enas"), description="how it is searched")
+    strategy: StrategyConfig = Field(default=StrategyConfig(name="enas"), description="how it is searched")
+    objective: ObjectiveConfig = Field(default=ObjectiveConfig(), description="limits on the network to find")
     train: TrainConfig = Field(default=TrainConfig(), description="how networks are trained")
     baselines: list[BaselineConfig] = Field(
         default=_default_baselines(), description="a list of models to compare with, such as [unet, random]"

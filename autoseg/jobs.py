@@ -17,8 +17,10 @@ from autoseg.config import load_config
 from autoseg.plan import Plan
 from autoseg.prepare import Prepared, prepare
 from autoseg.progress import Progress
+from autoseg.report.pictures import save_architecture
 from autoseg.runfolder import RunFolder, read_json, write_bytes, write_json
 from autoseg.search.architecture import Architecture
+from autoseg.search.objective import Objective
 from autoseg.search.task import SearchTask
 from autoseg.train.compute import seed_everything
 from autoseg.train.cost import count_flops, count_parameters, latency_ms
@@ -98,17 +100,20 @@ def search(folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress
             val=data.val,
             info=data.info,
             normalisation=prepared.normalisation,
-            recipe=plan.recipe,
+            recipe=plan.search_recipe,
             compute=prepared.compute,
             seed=config.seed,
             folder=folder.search,
             seconds=plan.search_seconds,
             progress=progress,
+            objective=Objective(**config.objective.model_dump()),
+            final_kwargs=dict(config.train.space_options),
         )
     )
     for note in result.notes:
         progress.note(note)
     found = {**result.architecture.to_json(), "search_seconds": round(result.seconds, 1), "notes": result.notes}
+    save_architecture(found, folder.architecture)
     write_json(folder.architecture, found)
 
 

@@ -51,6 +51,7 @@ class Plan:
     Attributes:
         recipe: How every network is trained.
         search_seconds: Length of the search under a budget, else None.
+        search_patch: Side of the crops in the search, pixels; None takes that of the recipe.
         models: Labels of the networks to train, the finalist first.
         seeds: Training seeds.
         workers: Processes that do the jobs.
@@ -64,6 +65,7 @@ class Plan:
     search_seconds: float | None
     models: list[str]
     seeds: list[int]
+    search_patch: int | None = None
     workers: int = 1
     seconds: float = 0.0
     stages: list[dict[str, Any]] = field(default_factory=list)
@@ -77,12 +79,18 @@ class Plan:
             "search_seconds": self.search_seconds,
             "models": self.models,
             "seeds": self.seeds,
+            "search_patch": self.search_patch,
             "workers": self.workers,
             "stages": self.stages,
             "seconds": self.seconds,
             "memory_bytes": self.memory_bytes,
             "notes": self.notes,
         }
+
+    @property
+    def search_recipe(self) -> Recipe:
+        """How the networks of the search are trained."""
+        return self.recipe if self.search_patch is None else replace(self.recipe, patch=self.search_patch)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Plan:
@@ -223,8 +231,9 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
     steps = steps_per_epoch(data.train, recipe)
     step = {spec.label: probe_step(spec, recipe, data.info, compute) for spec in specs}
     path = ModelSpec("search", "finalist", architecture=prepared.control)
-    length = getattr(prepared.strategy, "training_steps", lambda n: 20.0 * n)(steps)
-    searching = _SEARCH_SETUP_SECONDS + probe_step(path, recipe, data.info, compute) * float(length)
+    small = recipe if config.strategy.patch is None else replace(recipe, patch=config.strategy.patch)
+    length = getattr(prepared.strategy, "training_steps", lambda n: 20.0 * n)(steps_per_epoch(data.train, small))
+    searching = _SEARCH_SETUP_SECONDS + probe_step(path, small, data.info, compute) * float(length)
     validation, testing = (_forward_seconds(split, step, recipe) for split in (data.val, data.test))
     around = {label: _SETUP_SECONDS + testing[label] for label in step}
 
@@ -258,7 +267,8 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
     lengths = [trainings[label] + around[label] for label in step] * len(seeds)
     total = makespan(searching, lengths, len(step), workers) + _REPORT_SECONDS + (_WORKER_SECONDS if workers > 1 else 0)
     memory = _peak_memory(compute) * workers
-    return Plan(recipe, search_seconds, list(step), seeds, workers, total, stages, memory, notes)
+    patch = config.strategy.patch
+    return Plan(recipe, search_seconds, list(step), seeds, patch, workers, total, stages, memory, notes)
 
 
 def _forward_seconds(split: Split, step: dict[str, float], recipe: Recipe) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +15,9 @@ from autoseg.data.base import SPLITS, SegmentationData
 from autoseg.data.batches import Normalisation, RamCache
 from autoseg.errors import Problem, UserError, raise_if
 from autoseg.search.architecture import Architecture
-from autoseg.spaces.base import decisions, plain
+from autoseg.search.control import random_architecture
+from autoseg.search.objective import Objective
+from autoseg.search.supported import misfit
 from autoseg.train.compute import Compute
 from autoseg.train.modelspec import ModelSpec
 
@@ -136,9 +137,9 @@ def prepare(config: ExperimentConfig) -> Prepared:
     sample = attempt("space", lambda: space(channels, classes, **config.space.options))
     control = None
     if sample is not None:
-        rng = random.Random(config.seed)
-        choices = plain({label: rng.choice(values) for label, values in decisions(sample).items()})
-        control = Architecture(config.space.name, dict(config.space.options), choices)
+        problems += misfit(config.strategy.name, config.space.name, sample)
+        control = attempt("space", lambda: _control(config, sample, data, compute))
+    if control is not None:
         options = dict(config.train.space_options)
         attempt("train", lambda: control.build(channels, classes, **options))
     for spec in baselines:
@@ -148,3 +149,21 @@ def prepare(config: ExperimentConfig) -> Prepared:
     assert data is not None and control is not None
     normalisation = Normalisation.from_split(data.train, channels)
     return Prepared(config, data, normalisation, compute, space, strategy, baselines, control)
+
+
+def _control(
+    config: ExperimentConfig, sample: Any, data: SegmentationData | None, compute: Compute | None
+) -> Architecture:
+    """The random architecture of the comparison; the limits can only be checked when the data are all right."""
+    space = (config.space.name, dict(config.space.options), sample, config.seed)
+    if data is None or compute is None:
+        return random_architecture(*space)
+    height, width = data.val[0][1].shape[:2]
+    return random_architecture(
+        *space,
+        objective=Objective(**config.objective.model_dump()),
+        final_kwargs=dict(config.train.space_options),
+        image=(data.info.channels, height, width),
+        num_classes=data.info.num_classes,
+        device=compute.device,
+    )

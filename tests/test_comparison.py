@@ -110,3 +110,21 @@ def test_a_result_that_is_missing_is_named(tmp_path: Path) -> None:
     (folder.model("unet", 1) / "test.json").unlink()
     with pytest.raises(UserError, match=r"unet/seed-1/test\.json: is missing"):
         compare(folder, ["searched", "unet"], [0, 1])
+
+
+def test_what_the_search_noted_is_said_in_the_verdict(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    before = compare(folder, ["searched", "unet"], [0, 1])["verdict"]
+    note = "The search has not converged: it is still undecided (entropy 0.97 of 1)."
+    write_json(folder.architecture, {"space": "ednas", "choices": {}, "notes": [note]})
+    after = strict(compare(folder, ["searched", "unet"], [0, 1]))["verdict"]
+    assert before["notes"] == [] and after["notes"] == [note]
+    assert after["text"] == f"{before['text']} {note}"
+    assert (after["gain"], after["worth_it"]) == (before["gain"], before["worth_it"])
+
+
+@pytest.mark.parametrize("content", [{"space": "ednas"}, {"notes": None}, {"notes": "text"}, []])
+def test_an_architecture_without_notes_changes_nothing(tmp_path: Path, content: Any) -> None:
+    folder = make(tmp_path)
+    write_json(folder.architecture, content)
+    assert compare(folder, ["searched", "unet"], [0, 1])["verdict"]["notes"] == []

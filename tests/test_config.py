@@ -143,7 +143,8 @@ def test_round_trip(extra: dict[str, Any], write: Callable[[str], str]) -> None:
 def test_to_yaml_writes_everything() -> None:
     written = yaml.safe_load(load_config(MINIMAL).to_yaml())
     assert list(written) == [
-        "name", "seed", "budget", "data", "space", "strategy", "train", "baselines", "repeats", "compute", "ui",
+        "name", "seed", "budget", "data", "space", "strategy", "objective", "train", "baselines", "repeats",
+        "compute", "ui",
     ]  # fmt: skip
     assert written["baselines"] == [{"name": "flat", "options": {}, "as": "flat"}]
     assert written["data"]["options"]["images"] == str(Path.cwd() / "pictures")

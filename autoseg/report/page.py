@@ -10,23 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from autoseg import __version__
 from autoseg.data.base import DatasetInfo, SegmentationData, default_colors
 from autoseg.report import formats, tables
-from autoseg.report.drawing import draw_cells
-from autoseg.report.figures import search_figure, training_figure
+from autoseg.report.figures import training_figure
 from autoseg.report.grids import GridRow, example_names, grid, worst_names
 from autoseg.report.intervals import gain_chart
 from autoseg.report.palette import hex_color
 from autoseg.report.reading import number
 from autoseg.report.rundata import Run, read_run
+from autoseg.report.search_section import search_section
 from autoseg.runfolder import RunFolder, write_text
 
 log = logging.getLogger(__name__)
 
-TOP_CANDIDATES = 8
 _COMMAND_KEYS = ("command", "command_line", "argv")
 _SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 
@@ -79,17 +77,15 @@ def render(run: Run, data: SegmentationData | None) -> str:
         classes=tables.class_table(run.models, info.classes) if run.models else None,
         info=info,
         class_colors=[hex_color(c) for c in info.colors],
-        search_svg=search_figure(run.epochs),
+        search=search_section(run),
         training_svg=training_figure(run.models),
-        cells_svg=_cells(run.architecture),
-        candidates=_candidates(run),
         examples=examples,
         worst=worst,
         picture_note=picture_note,
         command=_command(run.environment),
         environment_lines=tables.flatten({k: v for k, v in run.environment.items() if k not in _COMMAND_KEYS}),
         plan_lines=tables.flatten({k: v for k, v in run.plan.items() if k not in ("stages", "notes")}),
-        notes=[str(note) for part in (run.plan, run.architecture) for note in part.get("notes") or []],
+        notes=[str(note) for note in run.plan.get("notes") or []],
         cost_input=_cost_input(run),
         stages=_stages(run),
     )
@@ -156,38 +152,6 @@ def _pictures(run: Run, data: SegmentationData | None) -> tuple[list[GridRow], l
     return examples, grid(worst_names(scores), data.test, data.info, run.models), ""
 
 
-def _cells(architecture: Mapping[str, Any]) -> Markup:
-    """The drawing of the architecture, empty when its space does not offer one."""
-    choices = architecture.get("choices")
-    if not isinstance(choices, dict):
-        return Markup("")
-    try:
-        from autoseg.registry import load
-
-        space = load("space", architecture["space"])
-        describe = getattr(space, "cells", None)
-        return Markup(draw_cells(describe(choices, architecture.get("kwargs") or {}))) if describe else Markup("")
-    except Exception as error:  # a space is somebody's plugin: whatever it does, the report is written
-        log.warning("the architecture is not drawn: %s", error)
-        return Markup("")
-
-
-def _candidates(run: Run) -> list[dict[str, str]]:
-    """The best candidates of the journal, best first, each architecture once."""
-    known: dict[str, Mapping[str, Any]] = {}
-    for line in sorted(run.candidates, key=lambda line: -(number(line.get("miou")) or 0.0)):
-        known.setdefault(str(line.get("code") or line.get("choices")), line)
-    return [
-        {
-            "source": str(line.get("rank_source") or ""),
-            "miou": formats.percent(number(line.get("miou"))),
-            "params": formats.amount(number(line.get("params"))),
-            "code": code,
-        }
-        for code, line in list(known.items())[:TOP_CANDIDATES]
-    ]
-
-
 def _command(environment: Mapping[str, Any]) -> str:
     """The command line as it was typed."""
     for key in _COMMAND_KEYS:
@@ -207,7 +171,7 @@ def _stages(run: Run) -> list[tuple[str, str, str]]:
     """Time per stage: ``(stage, planned, measured)``; training is measured per model, all seeds together."""
     planned = dict(_planned(run.plan.get("stages")))
     measured: dict[str, float] = {}
-    clock = [v for line in run.epochs if (v := number(line.get("seconds"))) is not None]
+    clock = [v for line in (*run.epochs, *run.candidates) if (v := number(line.get("seconds"))) is not None]
     searched = number(run.architecture.get("search_seconds"))
     if clock or searched is not None:
         measured["search"] = max(clock) if searched is None else searched

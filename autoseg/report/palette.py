@@ -18,8 +18,14 @@ _FINALISTS = (ACCENT, "#332288", "#44aa99")
 _CONTROLS = ("#6b7280", "#a3a9b5", "#3f4754")
 _BASELINES = ("#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c564b", "#999933", "#882255")
 
-NODE_FILLS = ("#d6e8f5", "#fbe3bf", "#d3eee2", "#f8d9c6", "#f3ddea", "#e0dcf0", "#e9e6cc", "#dfe7ea")
-NODE_LINES = ("#0072b2", "#c98a00", "#009e73", "#d55e00", "#b8608e", "#5f4b9e", "#8a8430", "#53707c")
+NODE_FILLS = (
+    "#d6e8f5", "#fbe3bf", "#d3eee2", "#f8d9c6", "#f3ddea", "#e0dcf0",
+    "#e9e6cc", "#dfe7ea", "#e6d5cf", "#cfeef2", "#e3f0c4", "#f6cfd4",
+)  # fmt: skip
+NODE_LINES = (
+    "#0072b2", "#c98a00", "#009e73", "#d55e00", "#b8608e", "#5f4b9e",
+    "#8a8430", "#53707c", "#80503f", "#1a93a3", "#6f9a1f", "#c2334b",
+)  # fmt: skip
 
 
 def model_colors(roles: Sequence[str]) -> list[str]:

@@ -80,6 +80,7 @@ class Run:
     architecture: dict[str, Any]
     epochs: list[dict[str, Any]]
     candidates: list[dict[str, Any]]
+    pareto: dict[str, Any]
     models: list[ModelRun]
     verdict: dict[str, Any]
     missing: list[str]
@@ -162,6 +163,7 @@ def read_run(folder: Path) -> Run:
         architecture=architecture,
         epochs=[line for line in lines if line.get("kind") == "epoch"],
         candidates=[line for line in lines if line.get("kind") == "candidate"],
+        pareto=read_object(folder / "search" / "pareto.json"),
         models=models,
         verdict=verdict if isinstance(verdict, dict) else {},
         missing=missing,

@@ -2,7 +2,7 @@
 
 As shipped, NNI 3.0's ENAS never exports what it learned. What is wrong, and what is done here:
 
-1. Lightning >= 2.1 no longer tags batches with their loader: :class:`TaggedBatches` does.
+1. Lightning >= 2.1 no longer tags batches with their loader: :class:`autoseg.search.batches.TaggedBatches` does.
 2. ``list_models()`` sets the model again and thereby replaces the trained controller by a new one:
    :meth:`EnasModule.set_model` builds it once.
 3. ``export()`` draws one random sample: :meth:`EnasModule.export` takes the most probable choice.
@@ -14,8 +14,7 @@ As shipped, NNI 3.0's ENAS never exports what it learned. What is wrong, and wha
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,32 +24,9 @@ from nni.nas.strategy import ENAS
 from nni.nas.strategy._rl_impl import Actor, Critic, Preprocessor
 from tianshou.policy import PPOPolicy
 
+from autoseg.search.batches import TaggedBatches
+from autoseg.search.health import Distribution
 from autoseg.spaces.base import Choices, plain
-
-
-class TaggedBatches:
-    """Training batches, then reward batches, each with its tag, as NNI's module wants them.
-
-    Args:
-        train: One epoch of training batches.
-        rewards: As many batches as architectures are to be scored per epoch.
-
-    Example:
-        >>> list(TaggedBatches(["a", "b"], ["c"]))
-        [('a', 'train'), ('b', 'train'), ('c', 'val')]
-    """
-
-    def __init__(self, train: Any, rewards: Any) -> None:
-        self.train, self.rewards = train, rewards
-
-    def __len__(self) -> int:
-        return len(self.train) + len(self.rewards)
-
-    def __iter__(self) -> Iterator[tuple[Any, str]]:
-        for batch in self.train:
-            yield batch, "train"
-        for batch in self.rewards:
-            yield batch, "val"
 
 
 def ppo(env: Any, lr: float, entropy: float, hidden: int = 64) -> PPOPolicy:
@@ -127,11 +103,6 @@ class EnasModule(EnasLightningModule):
         finally:
             self._trajectory_counter = counter
 
-    def select(self, choices: Choices) -> None:
-        """Make the supernet follow the given choices."""
-        for module in self.supernet_modules():
-            module.resample(memo=dict(choices))
-
     @torch.no_grad()
     def draw(self, greedy: bool = False) -> Choices:
         """One architecture from the controller: a random one, or at every decision the most probable.
@@ -151,23 +122,22 @@ class EnasModule(EnasLightningModule):
         """The most probable architecture."""
         return self.draw(greedy=True)
 
-    def entropy(self) -> float:
-        """Mean entropy of the decisions along the most probable path, 1 = undecided, 0 = certain."""
+    def distribution(self) -> Distribution:
+        """Probabilities of every decision along the most probable path: ``{label: {value: probability}}``."""
         self.draw(greedy=True)
-        entropies = []
-        for probabilities in (self.generator.sample_logits or {}).values():
-            if len(probabilities) > 1:
-                total = sum(probabilities)
-                shares = [p / total for p in probabilities]
-                entropies.append(-sum(p * math.log(p) for p in shares if p > 0) / math.log(len(shares)))
-        return sum(entropies) / len(entropies) if entropies else 0.0
+        found: dict[str, dict[Any, float]] = {}
+        for label, shares in (self.generator.sample_logits or {}).items():
+            total = sum(shares)
+            values = [v[0] if isinstance(v, list | tuple) else v for v in self.generator.simplified_space[label].values]
+            found["".join(label)] = {v: p / total for v, p in zip(values, shares, strict=True)}
+        return found
 
     @property
-    def between_updates(self) -> bool:
-        """Whether all rewards so far have been used: then :meth:`controller_state` is complete."""
+    def complete(self) -> bool:
+        """Whether all rewards so far have been used: then :meth:`search_state` is complete."""
         return self._trajectory_counter % self.batches_per_update == 0
 
-    def controller_state(self) -> dict[str, Any]:
+    def search_state(self) -> dict[str, Any]:
         """Controller, its optimiser and its counter; between updates the replay buffer matters too.
 
         Call it when all rewards have been used for an update, as at the end of an epoch in which the
@@ -180,7 +150,7 @@ class EnasModule(EnasLightningModule):
         Raises:
             RuntimeError: Rewards are waiting for an update.
         """
-        if not self.between_updates:
+        if not self.complete:
             raise RuntimeError("rewards are waiting for an update; the state is complete only after it")
         return {
             "policy": dict(self.policy.state_dict()),
@@ -188,8 +158,8 @@ class EnasModule(EnasLightningModule):
             "counter": self._trajectory_counter,
         }
 
-    def load_controller_state(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`controller_state` returned."""
+    def load_search_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`search_state` returned."""
         self.policy.load_state_dict(state["policy"])
         self.policy.optim.load_state_dict(state["optimiser"])
         self._trajectory_counter = state["counter"]

@@ -1,17 +1,20 @@
-"""Supernets: shared weights, and scoring one path of them on validation images."""
+"""Supernets: shared weights for every path, and the score of a path on validation images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.strategy import RandomOneShot
 from torch import nn
 
-from autoseg.data.base import DatasetInfo, Split
-from autoseg.data.batches import Normalisation
-from autoseg.train.compute import Compute
+from autoseg.spaces.base import Choices
 from autoseg.train.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from autoseg.search.task import SearchTask
 
 
 def use_batch_statistics(network: nn.Module) -> nn.Module:
@@ -38,37 +41,42 @@ def use_batch_statistics(network: nn.Module) -> nn.Module:
     return network
 
 
-def score_paths(
-    supernet: nn.Module,
-    select: Callable[[dict[str, Any]], None],
-    choices: list[dict[str, Any]],
-    *,
-    val: Split,
-    info: DatasetInfo,
-    normalisation: Normalisation,
-    compute: Compute,
-) -> list[float]:
-    """Validation mIoU of several paths through a supernet, on whole images.
+def select(network: nn.Module, choices: Choices) -> None:
+    """Make a path supernet follow the given choices.
+
+    Args:
+        network: A module whose choices NNI has made into sampled layers, or a module around it.
+        choices: A value for every decision.
+    """
+    for module in network.modules():
+        if isinstance(module, BaseSuperNetModule):
+            module.resample(memo=dict(choices))
+
+
+class PathSupernet:
+    """A trained supernet that answers what a path scores.
 
     Normalisation takes its statistics from the images that are evaluated together, so the scores are good
     for ranking paths, not for comparison with a network trained by itself.
 
     Args:
-        supernet: The network with all paths, batch statistics in use, on the device of ``compute``.
-        select: Makes the supernet follow the given choices.
-        choices: The paths.
-        val: Validation images.
-        info: Classes.
-        normalisation: From the training split.
-        compute: Device and precision.
-
-    Returns:
-        mIoU, 0..1, per path; 0 where nothing could be scored.
+        task: The search.
+        weights: Its shared weights by name; entries that are not weights of paths, such as the numbers of a
+            gradient strategy, are left out.
     """
-    scores = []
-    for path in choices:
-        select(path)
+
+    def __init__(self, task: SearchTask, weights: Mapping[str, torch.Tensor]) -> None:
+        self.task = task
+        self.network: nn.Module = RandomOneShot().mutate_model(use_batch_statistics(task.build_space()))
+        wanted = self.network.state_dict().keys()
+        self.network.load_state_dict({name: value for name, value in weights.items() if name in wanted})
+        self.network.to(task.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def score(self, choices: Choices) -> float:
+        """Validation mIoU of a path on whole images, 0..1; 0 where nothing could be scored."""
+        task = self.task
+        select(self.network, choices)
         with torch.no_grad():
-            miou = evaluate(supernet, val, info, normalisation, compute).scores.miou
-        scores.append(0.0 if miou != miou else miou)
-    return scores
+            result = evaluate(self.network, task.val, task.info, task.normalisation, task.compute)
+        miou: Any = result.scores.miou
+        return 0.0 if miou != miou else float(miou)

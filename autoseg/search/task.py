@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoseg.progress import Progress
 from autoseg.search.architecture import Architecture
+from autoseg.search.objective import Objective
 
 if TYPE_CHECKING:
     from nni.nas.nn.pytorch import ModelSpace
@@ -37,6 +38,8 @@ class SearchTask:
         folder: ``search/`` of the run folder: journal and state go there.
         seconds: Length of the search, or None when the strategy's own options decide.
         progress: Shows the progress.
+        objective: Hard limits on the final network.
+        final_kwargs: Options of the space that differ in the final network, as deeper or wider.
     """
 
     space: str
@@ -52,6 +55,8 @@ class SearchTask:
     folder: Path
     seconds: float | None = None
     progress: Progress = field(default_factory=Progress)
+    objective: Objective = field(default_factory=Objective)
+    final_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def build_space(self) -> ModelSpace:
         """A fresh, unfrozen space."""
@@ -70,13 +75,22 @@ class Candidate:
         choices: ``{label: value}``.
         miou: Validation mIoU, 0..1 (with shared weights in a one-shot search: good for ranking only).
         source: ``"greedy"``, ``"sampled"`` or ``"named"``.
-        params: Parameters of the derived network.
+        params: Parameters of the final network.
+        flops: Floating-point operations of the final network on a validation image, where measured.
+        latency_ms: Milliseconds of the final network for a validation image, where measured.
     """
 
     choices: dict[str, Any]
     miou: float
     source: str
     params: int
+    flops: int | None = None
+    latency_ms: float | None = None
+
+    @property
+    def rank(self) -> tuple[float, int]:
+        """Sorts the best first: the higher mIoU, then fewer parameters."""
+        return (-self.miou, self.params)
 
 
 @dataclass

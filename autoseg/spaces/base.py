@@ -6,6 +6,7 @@ labels do not depend on width or depth, so that choices found in a small network
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from nni.mutable import Categorical, CategoricalMultiple
@@ -68,3 +69,44 @@ def plain(choices: dict[Any, Any]) -> Choices:
     """
     cleaned = {"".join(k): list(v) if isinstance(v, list | tuple) else v for k, v in choices.items()}
     return dict(sorted(cleaned.items()))
+
+
+def named_points(space: Any, kwargs: dict[str, Any]) -> dict[str, Choices]:
+    """The hand-designed and published points of a space, by name; empty for a space that names none.
+
+    Args:
+        space: The class of the space.
+        kwargs: Its options.
+
+    Example:
+        >>> from autoseg.spaces.ednas import EdNas
+        >>> list(named_points(EdNas, {"blocks": 3}))
+        ['ed-nas-n3 (assumed wiring)']
+    """
+    named = getattr(space, "named", None)
+    return {name: plain(choices) for name, choices in named(kwargs).items()} if named else {}
+
+
+def pass_through(space: Any) -> frozenset[str]:
+    """Operations of a space that only hand their input on; none for a space that names none.
+
+    Example:
+        >>> from autoseg.spaces.ednas import EdNas
+        >>> sorted(pass_through(EdNas))
+        []
+    """
+    return frozenset(getattr(space, "pass_through", ()))
+
+
+def derived(space: Any, kwargs: dict[str, Any], choices: Choices, probabilities: Mapping[str, Any]) -> Choices:
+    """Choices after the derivation rule of a space, if it has one.
+
+    Args:
+        space: The class of the space; its ``derive(choices, probabilities, kwargs)`` completes choices that a
+            gradient strategy has made, as the two strongest inputs of every node.
+        kwargs: Its options.
+        choices: A value of every decision that has probabilities.
+        probabilities: ``{label: {value: probability}}``.
+    """
+    derive = getattr(space, "derive", None)
+    return plain(derive(choices, probabilities, kwargs)) if derive else plain(choices)

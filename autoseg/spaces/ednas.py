@@ -9,6 +9,7 @@ found in a small network rebuild a large one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,12 +27,14 @@ from autoseg.spaces.ednas_code import (
     ED_NAS_N3,
     ED_NAS_N4,
     READINGS,
+    Genotype,
     from_choices,
     labels,
     space_size,
     to_choices,
 )
 from autoseg.spaces.ednas_draw import draw_cells
+from autoseg.spaces.extras import check_extra
 
 
 class EdNas(ModelSpace):
@@ -50,6 +53,8 @@ class EdNas(ModelSpace):
         order: ``"relu-conv-bn"`` or ``"conv-bn-relu"``.
         pooling_indices: Unpool with the mirror cell's indices; False upsamples by nearest neighbour.
         encdec_skip: Also concatenate the mirror encoder cell's output, as a U-Net does. Not in the paper.
+        extra: Operations to choose from besides the paper's five: ``"se"`` (squeeze-and-excitation) and
+            ``"context"`` (global context block), the attention and context that the paper leaves to the future.
 
     The kwargs ``layers``, ``width`` and ``max_width`` may differ between search and final network, and so
     may ``order``, ``pooling_indices`` and ``encdec_skip``; the labels of the decisions do not depend on them.
@@ -65,6 +70,8 @@ class EdNas(ModelSpace):
         3515625000000
     """
 
+    pass_through: frozenset[str] = frozenset()
+
     def __init__(
         self,
         in_channels: int,
@@ -79,6 +86,7 @@ class EdNas(ModelSpace):
         order: str = "relu-conv-bn",
         pooling_indices: bool = True,
         encdec_skip: bool = False,
+        extra: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if blocks < 1 or layers < 1 or width < 1 or max_width < width:
@@ -96,10 +104,11 @@ class EdNas(ModelSpace):
                 "these three options must be those of the search"
             )
         self.blocks, self.layers, self.decoder_kind, self.reading = blocks, layers, decoder, inputs
+        self.extra = check_extra(extra)
         self.pooling_indices = pooling_indices
         self.size_divisor = 2**layers
         channels = [min(width * 2**i, max_width) for i in range(layers)]
-        common: dict[str, Any] = {"blocks": blocks, "order": order}
+        common: dict[str, Any] = {"blocks": blocks, "order": order, "extra": self.extra}
 
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
@@ -172,7 +181,7 @@ class EdNas(ModelSpace):
 
     def size(self) -> int:
         """Number of architectures in the space, exactly (two orders of branches count as two)."""
-        return space_size(self.blocks, self.decoder_kind, self.reading)
+        return space_size(self.blocks, self.decoder_kind, self.reading, extra=self.extra)
 
     @staticmethod
     def named(kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -209,7 +218,7 @@ class EdNas(ModelSpace):
             >>> EdNas.code(to_choices(ED_NAS_N3), {"blocks": 3})
             'E=[(0,0,1,2),(0,0,0,0),(0,0,1,0)] D=[(0,0),(1,0),(2,2)]'
         """
-        return str(from_choices(choices, kwargs.get("inputs", "enas")))
+        return str(_genotype(choices, kwargs))
 
     @staticmethod
     def cells(choices: dict[str, Any], kwargs: dict[str, Any]) -> list[CellDrawing]:
@@ -222,4 +231,8 @@ class EdNas(ModelSpace):
             >>> [len(cell["nodes"]) for cell in EdNas.cells(to_choices(ED_NAS_N3), {"blocks": 3})]
             [11, 5]
         """
-        return draw_cells(from_choices(choices, kwargs.get("inputs", "enas")))
+        return draw_cells(_genotype(choices, kwargs))
+
+
+def _genotype(choices: dict[str, Any], kwargs: dict[str, Any]) -> Genotype:
+    return from_choices(choices, kwargs.get("inputs", "enas"), kwargs.get("extra", ()))

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from nni.nas.nn.pytorch import ChosenInputs, InputChoice, LayerChoice
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.nn.ops import ED_NAS_OPERATIONS, pointwise
+from autoseg.nn.ops import ED_NAS_OPERATIONS, EXTRA_OPERATIONS, pointwise
 from autoseg.spaces.ednas_code import candidates
 
 
-def operation_choice(channels: int, order: str, label: str) -> nn.Module:
-    """A choice among the five operations (ED-NAS, Table 1); inside NNI's ``model_context``, the chosen one.
+def operation_choice(channels: int, order: str, label: str, extra: Sequence[str] = ()) -> nn.Module:
+    """A choice among the five operations of ED-NAS and extra ones; inside NNI's ``model_context``, the chosen one.
 
     Args:
         channels: C of input and output ``(N, C, H, W)``.
         order: Order of ReLU, convolution and normalisation.
         label: Label of the decision; its values are the names of the operations.
+        extra: Names in ``EXTRA_OPERATIONS`` to choose from besides the five.
 
     Example:
         >>> from nni.nas.space import model_context
@@ -25,7 +28,8 @@ def operation_choice(channels: int, order: str, label: str) -> nn.Module:
         ...     operation_choice(4, "relu-conv-bn", "op")
         MaxPool2d(kernel_size=3, stride=1, padding=1, dilation=1, ceil_mode=False)
     """
-    return LayerChoice({name: make(channels, order) for name, make in ED_NAS_OPERATIONS.items()}, label=label)
+    operations = ED_NAS_OPERATIONS | {name: EXTRA_OPERATIONS[name] for name in extra}
+    return LayerChoice({name: make(channels, order) for name, make in operations.items()}, label=label)
 
 
 class LooseConcat(nn.Module):
@@ -79,6 +83,7 @@ class MultiBranchCell(nn.Module):
         channels: Channels C inside the cell.
         out_channels: Channels of the result.
         order: Order of ReLU, convolution and normalisation.
+        extra: Operations to choose from besides the paper's five.
 
     Outside NNI's ``model_context`` it is the supernet's cell with all operations. Inside, it is a derived
     cell: inputs that no block reads have no calibration, and the last convolution has just the channels of
@@ -98,6 +103,7 @@ class MultiBranchCell(nn.Module):
         channels: int,
         out_channels: int,
         order: str,
+        extra: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.blocks = blocks
@@ -109,7 +115,7 @@ class MultiBranchCell(nn.Module):
                 count = candidates(b, inputs)
                 if count > 1:
                     self.inputs[f"{b}_{side}"] = InputChoice(count, 1, label=f"{prefix}{b}_in{side}")
-                self.operations[f"{b}_{side}"] = operation_choice(channels, order, f"{prefix}{b}_op{side}")
+                self.operations[f"{b}_{side}"] = operation_choice(channels, order, f"{prefix}{b}_op{side}", extra)
         used = self._inputs_of_a_derived_cell()
         self.calibrate = pointwise(in_channels, channels) if used is None or 0 in used else None
         reads_before = self.externals == 2 and (used is None or 1 in used)
@@ -166,14 +172,24 @@ class ChainCell(nn.Module):
         channels: Channels C inside the cell.
         out_channels: Channels of the result; a 1x1 convolution follows where it differs from C.
         order: Order of ReLU, convolution and normalisation.
+        extra: Operations to choose from besides the paper's five.
 
     Source: ED-NAS, section 2.1.
     """
 
-    def __init__(self, *, blocks: int, in_channels: int, channels: int, out_channels: int, order: str) -> None:
+    def __init__(
+        self,
+        *,
+        blocks: int,
+        in_channels: int,
+        channels: int,
+        out_channels: int,
+        order: str,
+        extra: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.calibrate = pointwise(in_channels, channels)
-        self.operations = nn.ModuleList(operation_choice(channels, order, f"dec{b}_op1") for b in range(blocks))
+        self.operations = nn.ModuleList(operation_choice(channels, order, f"dec{b}_op1", extra) for b in range(blocks))
         self.project = pointwise(channels, out_channels) if out_channels != channels else nn.Identity()
 
     def forward(self, previous: Tensor, before: Tensor | None = None) -> Tensor:

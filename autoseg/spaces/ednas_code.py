@@ -3,7 +3,8 @@
 An encoder cell is ``E = [(I1, I2, OP1, OP2), ...]``, one 4-tuple per block; a chain decoder cell is
 ``D = [(I1, OP1), ...]``; a multi-branch decoder cell is written like an encoder cell. Operation codes
 are 0 = 3x3 depthwise separable, 1 = 5x5 depthwise separable, 2 = 3x3, 3 = 3x3 dilated by 2, 4 = 3x3 max
-pooling (ED-NAS, Table 1). Input codes count the candidates of a block: under the reading ``"enas"``
+pooling (ED-NAS, Table 1); the option ``extra`` adds 5 = squeeze-and-excitation and 6 = global context,
+which are not the paper's. Input codes count the candidates of a block: under the reading ``"enas"``
 0 = the previous cell, 1 = the cell before it, 2 + b = block b; under ``"fig"`` 0 = the previous cell,
 1 + b = block b. This file needs no torch.
 """
@@ -11,11 +12,16 @@ pooling (ED-NAS, Table 1). Input codes count the candidates of a block: under th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autoseg.spaces.extras import EXTRAS, check_extra
+
 OPERATIONS = ("dw3", "dw5", "conv3", "dil3", "pool3")
 """Operation names in the order of the paper's codes (kept equal to ``nn.ops.ED_NAS_OPERATIONS``)."""
+CODES = OPERATIONS + EXTRAS
+"""Operation names by code, those of the option ``extra`` included."""
 READINGS = ("enas", "fig")
 DECODERS = ("chain", "multi")
 
@@ -48,6 +54,7 @@ class Genotype:
         inputs: Which reading the input codes follow, ``"enas"`` or ``"fig"``.
         wiring: ``"given"``, or ``"assumed"`` when the paper does not say which inputs a block reads.
         source: Where the cells come from.
+        extra: Operations that the space has besides the paper's five.
 
     Raises:
         ValueError: A code is out of range, or the cells have no blocks or different numbers of them; all
@@ -64,9 +71,11 @@ class Genotype:
     inputs: str = "enas"
     wiring: str = "given"
     source: str = ""
+    extra: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        wrong = _wrong_branches("E", self.encoder, self.inputs)
+        operations = [CODES.index(name) for name in OPERATIONS + check_extra(self.extra)]
+        wrong = _wrong_branches("E", self.encoder, self.inputs, operations)
         if not self.encoder:
             wrong.append("E has no blocks")
         if len(self.encoder) != len(self.decoder):
@@ -75,10 +84,10 @@ class Genotype:
             for b, (source, op) in enumerate(self.decoder):
                 if source != b:
                     wrong.append(f"D[{b}]: I1={source}, but block {b} of a chain reads the block before it ({b})")
-                if not _in_range(op, len(OPERATIONS)):
-                    wrong.append(f"D[{b}]: OP1={op!r} is not in 0..{len(OPERATIONS) - 1}")
+                if not _is_code(op, operations):
+                    wrong.append(f"D[{b}]: OP1={op!r} is not in {_span(operations)}")
         else:
-            wrong += _wrong_branches("D", self.decoder, self.inputs)
+            wrong += _wrong_branches("D", self.decoder, self.inputs, operations)
         if wrong:
             raise ValueError("; ".join(wrong))
 
@@ -100,25 +109,31 @@ def _show(blocks: tuple[Any, ...]) -> str:
     return "[" + ",".join("(" + ",".join(map(str, block)) + ")" for block in blocks) + "]"
 
 
-def _wrong_branches(cell: str, blocks: tuple[Any, ...], inputs: str) -> list[str]:
+def _wrong_branches(cell: str, blocks: tuple[Any, ...], inputs: str, operations: Sequence[int]) -> list[str]:
     """What is out of range in the tuples of a multi-branch cell."""
     wrong = []
     for b, block in enumerate(blocks):
         if len(block) != 4:
             wrong.append(f"{cell}[{b}] has {len(block)} codes, not 4")
             continue
-        limit = candidates(b, inputs)
-        for name, code, size in zip(
-            ("I1", "I2", "OP1", "OP2"), block, (limit, limit, len(OPERATIONS), len(OPERATIONS)), strict=True
+        sources = range(candidates(b, inputs))
+        for name, code, allowed in zip(
+            ("I1", "I2", "OP1", "OP2"), block, (sources, sources, operations, operations), strict=True
         ):
-            if not _in_range(code, size):
-                wrong.append(f"{cell}[{b}]: {name}={code!r} is not in 0..{size - 1}")
+            if not _is_code(code, allowed):
+                wrong.append(f"{cell}[{b}]: {name}={code!r} is not in {_span(allowed)}")
     return wrong
 
 
-def _in_range(code: Any, size: int) -> bool:
-    """Whether a code, possibly from a hand-written file, is a whole number below ``size``."""
-    return type(code) is int and 0 <= code < size
+def _is_code(code: Any, allowed: Sequence[int]) -> bool:
+    """Whether a code, possibly from a hand-written file, is a whole number among ``allowed``."""
+    return type(code) is int and code in allowed
+
+
+def _span(codes: Sequence[int]) -> str:
+    """``0..6``, or with a gap ``0..4, 6``."""
+    last = len(codes) - 1
+    return f"0..{last}" if codes[last] == last else f"0..{last - 1}, {codes[last]}"
 
 
 def to_choices(genotype: Genotype) -> dict[str, Any]:
@@ -137,12 +152,12 @@ def to_choices(genotype: Genotype) -> dict[str, Any]:
     if genotype.decoder_kind == "multi":
         branches.append(("dec", genotype.decoder))
     else:
-        choices.update({f"dec{b}_op1": OPERATIONS[op] for b, (_, op) in enumerate(genotype.decoder)})
+        choices.update({f"dec{b}_op1": CODES[op] for b, (_, op) in enumerate(genotype.decoder)})
     for cell, blocks in branches:
         for b, (in1, in2, op1, op2) in enumerate(blocks):
             if candidates(b, genotype.inputs) > 1:
                 choices[f"{cell}{b}_in1"], choices[f"{cell}{b}_in2"] = [in1], [in2]
-            choices[f"{cell}{b}_op1"], choices[f"{cell}{b}_op2"] = OPERATIONS[op1], OPERATIONS[op2]
+            choices[f"{cell}{b}_op1"], choices[f"{cell}{b}_op2"] = CODES[op1], CODES[op2]
     return dict(sorted(choices.items()))
 
 
@@ -157,12 +172,13 @@ def labels(blocks: int, decoder: str = "chain", inputs: str = "enas") -> list[st
     return list(to_choices(Genotype(branches, _chain([0] * blocks) if decoder == "chain" else branches, inputs)))
 
 
-def from_choices(choices: dict[str, Any], inputs: str = "enas") -> Genotype:
+def from_choices(choices: dict[str, Any], inputs: str = "enas", extra: Sequence[str] = ()) -> Genotype:
     """The genotype of a set of choices; the inverse of :func:`to_choices`.
 
     Args:
         choices: ``{label: value}`` with exactly the labels of one space.
         inputs: The reading of the input codes, ``"enas"`` or ``"fig"``.
+        extra: Operations that the space has besides the paper's five.
 
     Raises:
         ValueError: Choices of another space or another reading, or of a broken file.
@@ -176,8 +192,9 @@ def from_choices(choices: dict[str, Any], inputs: str = "enas") -> Genotype:
         if "dec0_op2" in choices:
             decoder: tuple[Any, ...] = tuple(_branch(choices, "dec", b, inputs) for b in range(blocks))
         else:
-            decoder = _chain([OPERATIONS.index(choices[f"dec{b}_op1"]) for b in range(blocks)])
-        genotype = Genotype(tuple(_branch(choices, "enc", b, inputs) for b in range(blocks)), decoder, inputs)
+            decoder = _chain([CODES.index(choices[f"dec{b}_op1"]) for b in range(blocks)])
+        encoder = tuple(_branch(choices, "enc", b, inputs) for b in range(blocks))
+        genotype = Genotype(encoder, decoder, inputs, extra=check_extra(extra))
         foreign = sorted(choices.keys() - to_choices(genotype).keys())
         if foreign:
             raise ValueError(f"{', '.join(foreign)} not among the decisions of {blocks} blocks")
@@ -198,11 +215,13 @@ def _branch(choices: dict[str, Any], cell: str, b: int, inputs: str) -> BranchTu
     in1 = in2 = 0
     if candidates(b, inputs) > 1:
         (in1,), (in2,) = (choices[f"{cell}{b}_{side}"] for side in ("in1", "in2"))
-    op1, op2 = (OPERATIONS.index(choices[f"{cell}{b}_{side}"]) for side in ("op1", "op2"))
+    op1, op2 = (CODES.index(choices[f"{cell}{b}_{side}"]) for side in ("op1", "op2"))
     return (in1, in2, op1, op2)
 
 
-def space_size(blocks: int, decoder: str = "chain", inputs: str = "enas", modulo_swap: bool = False) -> int:
+def space_size(
+    blocks: int, decoder: str = "chain", inputs: str = "enas", modulo_swap: bool = False, extra: Sequence[str] = ()
+) -> int:
     """Number of different pairs of cells, exactly.
 
     Args:
@@ -210,9 +229,10 @@ def space_size(blocks: int, decoder: str = "chain", inputs: str = "enas", modulo
         decoder: ``"chain"`` or ``"multi"``.
         inputs: ``"enas"`` or ``"fig"``.
         modulo_swap: Count two blocks that differ only in the order of their branches as one.
+        extra: Operations that the space has besides the paper's five.
 
     Raises:
-        ValueError: ``decoder`` or ``inputs`` is unknown.
+        ValueError: ``decoder``, ``inputs`` or ``extra`` is unknown.
 
     Example:
         >>> space_size(3, inputs="fig"), space_size(4, inputs="enas")
@@ -220,9 +240,10 @@ def space_size(blocks: int, decoder: str = "chain", inputs: str = "enas", modulo
     """
     if decoder not in DECODERS:
         raise ValueError(f"decoder must be one of {DECODERS}, got {decoder!r}")
-    branches = [candidates(b, inputs) * len(OPERATIONS) for b in range(blocks)]
+    operations = len(OPERATIONS) + len(check_extra(extra))
+    branches = [candidates(b, inputs) * operations for b in range(blocks)]
     cell = math.prod(n * (n + 1) // 2 if modulo_swap else n * n for n in branches)
-    return cell * (len(OPERATIONS) ** blocks if decoder == "chain" else cell)
+    return cell * (operations**blocks if decoder == "chain" else cell)
 
 
 def _assumed(pairs: list[tuple[int, int]], chain: list[int], source: str) -> Genotype:

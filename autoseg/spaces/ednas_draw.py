@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autoseg.spaces.ednas_code import OPERATIONS, Genotype
+from autoseg.spaces.ednas_code import CODES, Genotype
+from autoseg.spaces.extras import EXTRA_LABELS
 
 if TYPE_CHECKING:
     from autoseg.spaces.base import CellDrawing
@@ -15,6 +16,7 @@ LABELS = {
     "conv3": "3x3 conv",
     "dil3": "3x3 dilated",
     "pool3": "3x3 max pool",
+    **EXTRA_LABELS,
 }
 
 
@@ -35,7 +37,7 @@ def draw_cells(genotype: Genotype) -> list[CellDrawing]:
     nodes = [{"id": "in", "label": "unpooled input", "kind": "input"}]
     edges = []
     for b, (_, op) in enumerate(genotype.decoder):
-        nodes.append({"id": f"b{b}", "label": LABELS[OPERATIONS[op]], "kind": "op"})
+        nodes.append({"id": f"b{b}", "label": LABELS[CODES[op]], "kind": "op"})
         edges.append([nodes[-2]["id"], f"b{b}"])
     nodes.append({"id": "out", "label": "output", "kind": "output"})
     edges.append([nodes[-2]["id"], "out"])
@@ -51,7 +53,7 @@ def _branches(title: str, blocks: tuple[tuple[int, int, int, int], ...], inputs:
     edges = []
     for b, (in1, in2, op1, op2) in enumerate(blocks):
         for side, (source, op) in enumerate(((in1, op1), (in2, op2))):
-            nodes.append({"id": f"b{b}_{side}", "label": LABELS[OPERATIONS[op]], "kind": "op"})
+            nodes.append({"id": f"b{b}_{side}", "label": LABELS[CODES[op]], "kind": "op"})
             edges += [[ids[source], f"b{b}_{side}"], [f"b{b}_{side}", f"add{b}"]]
         nodes.append({"id": f"add{b}", "label": f"add (block {b})", "kind": "combine"})
     nodes.append({"id": "out", "label": "concat, 1x1 conv", "kind": "output"})

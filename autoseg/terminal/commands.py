@@ -13,9 +13,11 @@ import cv2
 import numpy as np
 
 from autoseg import registry
+from autoseg.audit import audit
 from autoseg.comparison import compare
 from autoseg.config import load_config
 from autoseg.data.images import read_image
+from autoseg.durations import parse_duration
 from autoseg.errors import Interrupted, Problem, UserError, raise_if
 from autoseg.experiment import claimed, jobs_of, run
 from autoseg.jobs import train_and_test
@@ -161,6 +163,21 @@ def predict_images(model: Path, images: list[Path], out: Path, device: str | Non
         for name, picture in ((f"{path.stem}.png", mask), (f"{path.stem}_overlay.png", blend[..., ::-1])):
             yield write_bytes(out / name, cv2.imencode(".png", picture)[1].tobytes())
     raise_if(problems)
+
+
+def audit_run(path: Path, count: int, seconds: str | None, epochs: int | None, seed: int | None) -> dict[str, Any]:
+    """``autoseg audit``."""
+    each = None if seconds is None else parse_duration(seconds)
+    try:
+        with shown_progress() as progress:
+            found = audit(path, count=count, seconds=each, epochs=epochs, seed=seed, progress=progress)
+    except Interrupted as interruption:
+        options = {"--count": count, "--seconds": seconds, "--epochs": epochs, "--seed": seed}
+        given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        again = shlex.join(["autoseg", "audit", str(path), *given])
+        raise Interrupted(f"The state is saved; continue with\n  {again}") from interruption
+    _say(f"picture: {path / 'audit' / 'audit.png'}")
+    return found
 
 
 def examine() -> None:

@@ -103,6 +103,23 @@ def runs_table(runs: dict[str, dict[str, Any]]) -> str:
     return _render(table) + "".join("\n" + wrapped(f"{run}: {c['verdict']['text']}") for run, c in runs.items())
 
 
+def audit_table(found: dict[str, Any]) -> str:
+    """The architectures of an audit, the supernet's favourite first, and how well the two rankings agree."""
+    table = _table("architecture", "supernet %", "alone %", "params", right=("supernet %", "alone %", "params"))
+    for row in found["architectures"]:
+        name = textwrap.shorten(row["code"], 60, placeholder=" ...")
+        table.add_row(name, _percent(row["supernet"]), _percent(row["alone"]), f"{row['params']:,}")
+    lines = [found["text"]]
+    if found["tau"] is not None:
+        low, high = found["interval"]
+        chance = "" if found["p_value"] is None else f", p = {found['p_value']:.2g}"
+        lines.append(f"Kendall's tau: {found['tau']:.2f}, 95 % interval {low:.2f} to {high:.2f}{chance}")
+    lost, expected = _percent(found["regret"]), _percent(found["random_regret"])
+    lines.append(f"Regret of the supernet's favourite: {lost} points of mIoU; of a random pick: {expected} on average")
+    lines += [f"note: {note}" for note in found["notes"]]
+    return "\n".join([_render(table), "", *(wrapped(line) for line in lines)])
+
+
 def _percent(value: float | None) -> str:
     return "n/a" if value is None else f"{100 * value:.1f}"
 

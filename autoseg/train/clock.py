@@ -13,6 +13,7 @@ class Clock:
         epochs: Length in epochs, or None when ``seconds`` decides.
         seconds: Length in seconds of wall-clock time.
         spent: Seconds already used before this process (a resumed training).
+        first_epoch: Number of the first epoch, where the training goes on from another one.
 
     Attributes:
         reserve: Seconds of a budget to keep for what comes after the last step, such as the last
@@ -27,10 +28,12 @@ class Clock:
         (0.5, 10, 'epochs')
     """
 
-    def __init__(self, *, epochs: int | None = None, seconds: float | None = None, spent: float = 0.0) -> None:
+    def __init__(
+        self, *, epochs: int | None = None, seconds: float | None = None, spent: float = 0.0, first_epoch: int = 0
+    ) -> None:
         if (epochs is None) == (seconds is None):
             raise ValueError("give either epochs or seconds")
-        self.epochs, self.seconds = epochs, seconds
+        self.epochs, self.seconds, self.first_epoch = epochs, seconds, first_epoch
         self.reserve = 0.0
         self._before = spent
         self._start = time.monotonic()
@@ -52,7 +55,7 @@ class Clock:
 
     def done(self, epoch: int, step: int, steps: int) -> float:
         """How much of ``total`` is done, in ``unit``."""
-        return epoch + step / max(steps, 1) if self.epochs is not None else self.spent
+        return epoch - self.first_epoch + step / max(steps, 1) if self.epochs is not None else self.spent
 
     def fraction(self, epoch: int, step: int, steps: int) -> float:
         """Share of the training that is done, 0..1; ``step`` of ``steps`` in ``epoch``, both from 0."""
@@ -85,3 +88,29 @@ def learning_rate(peak: float, fraction: float, warmup: float = 0.05, final: flo
         return peak * max(0.1, fraction / warmup)
     position = (fraction - warmup) / (1 - warmup)
     return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * position)))
+
+
+class Stopwatch:
+    """Counts the wall-clock and the CPU seconds of work that may be interrupted.
+
+    Args:
+        wall: Wall-clock seconds used before this process.
+        cpu: CPU seconds of all threads used before this process.
+
+    Example:
+        >>> Stopwatch(wall=100.0).wall >= 100.0
+        True
+    """
+
+    def __init__(self, wall: float = 0.0, cpu: float = 0.0) -> None:
+        self._wall, self._cpu = wall - time.monotonic(), cpu - time.process_time()
+
+    @property
+    def wall(self) -> float:
+        """Wall-clock seconds so far."""
+        return self._wall + time.monotonic()
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds of all threads so far."""
+        return self._cpu + time.process_time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from autoseg.train.clock import Clock, learning_rate
 
 log = logging.getLogger(__name__)
 
+OPTIMISERS = ("adamw", "adam", "sgd")
+
 
 class TrainingDiverged(UserError):
     """Loss or gradients stayed infinite or not-a-number for many steps in a row; a lower ``train.lr`` helps."""
@@ -23,19 +26,38 @@ class TrainingDiverged(UserError):
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW with warm-up and cosine.
+    """The optimiser, AdamW by default, and its learning rate, with warm-up and cosine by default.
 
     Attributes:
         lr: Highest learning rate.
-        weight_decay: Decoupled weight decay.
+        weight_decay: Weight decay (decoupled for AdamW).
         clip: Largest gradient norm; 0 turns clipping off.
         patience: Steps in a row that are left out as not finite before giving up.
+        optimiser: ``"adamw"``, ``"adam"`` or ``"sgd"`` (with Nesterov momentum).
+        momentum: Of SGD.
+        schedule: Learning rate for (highest learning rate, share of the training that is done, 0..1).
+
+    Raises:
+        ValueError: The optimiser is unknown.
     """
 
     lr: float = 3e-3
     weight_decay: float = 1e-4
     clip: float = 1.0
     patience: int = 20
+    optimiser: str = "adamw"
+    momentum: float = 0.9
+    schedule: Callable[[float, float], float] = learning_rate
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, not {self.optimiser!r}")
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser of these parameter groups."""
+        if self.optimiser == "sgd":
+            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.momentum > 0)
+        return (torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW)(groups, lr=self.lr)
 
 
 class SegmentationModule(LightningModule):
@@ -77,7 +99,7 @@ class SegmentationModule(LightningModule):
         trainer = self.trainer
         fraction = self.clock.fraction(trainer.current_epoch, batch_idx, int(trainer.num_training_batches))
         for group in trainer.optimizers[0].param_groups:
-            group["lr"] = learning_rate(self.optimisation.lr, fraction)
+            group["lr"] = self.optimisation.schedule(self.optimisation.lr, fraction)
         x, target = batch
         self._before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         loss: Tensor = self.loss(self(x.to(memory_format=torch.channels_last)), target)
@@ -95,13 +117,13 @@ class SegmentationModule(LightningModule):
         return miou
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; no weight decay on biases and normalisation."""
+        """The optimiser of the recipe; no weight decay on biases and normalisation."""
         parameters = [p for p in self.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.optimisation.weight_decay},
             {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW([g for g in groups if g["params"]], lr=self.optimisation.lr)
+        return self.optimisation.build([g for g in groups if g["params"]])
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Clip the gradients; leave the step out when they or the loss are not finite.

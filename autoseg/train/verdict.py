@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -82,11 +82,12 @@ class Verdict:
     """What the comparison says; every fraction is 0..1.
 
     Attributes:
-        text: One or two plain sentences, and a warning where the data are thin.
+        text: One or two plain sentences, a warning where the data are thin, and the notes.
         gain: mIoU of the finalist minus that of the best other model; None without a comparison.
         interval: 95 % interval of the gain.
         against: Name of the best other model.
         worth_it: True only when the whole interval is above 0.
+        notes: What the search itself reported, such as that it has not converged.
     """
 
     text: str
@@ -94,6 +95,7 @@ class Verdict:
     interval: Interval | None = None
     against: str | None = None
     worth_it: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The ``verdict`` object of comparison.json.
@@ -108,6 +110,7 @@ class Verdict:
             "interval": None if self.interval is None else list(self.interval),
             "against": self.against,
             "worth_it": self.worth_it,
+            "notes": list(self.notes),
         }
 
 
@@ -152,7 +155,7 @@ def interval(a: ModelResult, draws: int = 2000, seed: int = 0) -> Interval:
     return _percentiles(_bootstrap([a], draws, seed)[0])
 
 
-def verdict(models: Mapping[str, ModelResult], draws: int = 2000, seed: int = 0) -> Verdict:
+def verdict(models: Mapping[str, ModelResult], draws: int = 2000, seed: int = 0, notes: Sequence[str] = ()) -> Verdict:
     """Compare the finalist with the best of all other models.
 
     Args:
@@ -160,6 +163,8 @@ def verdict(models: Mapping[str, ModelResult], draws: int = 2000, seed: int = 0)
             counts: choosing among them by test score would flatter the search.
         draws: Bootstrap draws.
         seed: Seed of the draws.
+        notes: What the search reported about itself; the text ends with them as sentences, the gain and its
+            interval do not depend on them.
 
     Returns:
         The verdict; without a finalist or without another model its text says that there is no comparison.
@@ -170,7 +175,16 @@ def verdict(models: Mapping[str, ModelResult], draws: int = 2000, seed: int = 0)
     Example:
         >>> verdict({"unet": ModelResult("baseline", np.array([[[[9, 1], [0, 10]]]]))}).text
         'There is no finalist, so nothing can be said about the search; the best model is unet with 90.5 % mIoU.'
+        >>> verdict({}, notes=["the search has not converged"]).text
+        'There are no models to compare. The search has not converged.'
     """
+    found = _compare(models, draws, seed)
+    kept = tuple(dict.fromkeys(note.strip() for note in notes if note.strip()))
+    return replace(found, text=" ".join([found.text, *map(_sentence, kept)]), notes=kept)
+
+
+def _compare(models: Mapping[str, ModelResult], draws: int, seed: int) -> Verdict:
+    """The verdict as far as the test results go."""
     shapes = {name: result.confusions.shape[1:] for name, result in models.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"the models were not tested on the same images and classes: (images, C, C) are {shapes}")
@@ -264,6 +278,11 @@ def _warnings(images: int, seeds: int) -> list[str]:
     if seeds < FEW_SEEDS:
         found.append(f"only {seeds} seed{'s' if seeds > 1 else ''}")
     return [f"Take this with care: with {' and '.join(found)} the interval is too narrow."] if found else []
+
+
+def _sentence(note: str) -> str:
+    """A note with a capital letter and a full stop."""
+    return note[0].upper() + note[1:] + ("" if note[-1] in ".!?" else ".")
 
 
 def _percent(fraction: float) -> str:

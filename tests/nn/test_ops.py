@@ -4,7 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.nn.ops import ED_NAS_OPERATIONS, ORDERS, conv, max_pool, pointwise, separable
+from autoseg.nn.ops import (
+    ED_NAS_OPERATIONS,
+    EXTRA_OPERATIONS,
+    ORDERS,
+    MBConv,
+    conv,
+    global_context,
+    max_pool,
+    pointwise,
+    search_net_operations,
+    separable,
+    squeeze_excitation,
+)
 from autoseg.spaces.ednas_code import OPERATIONS
 
 
@@ -117,3 +129,98 @@ def test_unknown_order() -> None:
     for make in (lambda: conv(4, 3, order="bn-conv-relu"), lambda: separable(4, 3, "relu")):
         with pytest.raises(ValueError, match=r"order must be one of \('relu-conv-bn', 'conv-bn-relu'\)"):
             make()
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("expand", [1, 2, 4])
+@pytest.mark.parametrize(("c", "squeezed"), [(4, 8), (32, 8), (50, 12)])
+def test_parameters_of_mbconv(c: int, squeezed: int, expand: int, kernel: int) -> None:
+    inside = expand * c
+    widen = c * inside + 2 * inside if expand > 1 else 0
+    depthwise = kernel * kernel * inside + 2 * inside
+    gate = 2 * inside * squeezed + squeezed + inside
+    assert parameters(MBConv(c, kernel, expand)) == widen + depthwise + gate + inside * c + 2 * c
+
+
+def test_mbconv_adds_to_its_input() -> None:
+    block = MBConv(4, 3).eval()
+    x = torch.randn(2, 4, 6, 6)
+    kept = x.clone()
+    assert not torch.allclose(block(x), x)
+    nn.init.zeros_(block.layers[-1][1].weight)  # the last normalisation, which no ReLU follows
+    assert torch.equal(block(x), x)
+    nn.init.constant_(block.layers[-1][1].bias, -1.0)
+    assert torch.allclose(block(x), x - 1)
+    assert torch.equal(x, kept)
+
+
+def test_mbconv_of_one_channel() -> None:
+    assert MBConv(1, 3, expand=1)(torch.randn(2, 1, 4, 4)).shape == (2, 1, 4, 4)
+
+
+def test_operations_of_search_net() -> None:
+    c = 8
+    counted = {name: parameters(make(c, "conv-bn-relu")) for name, make in search_net_operations(expand=1).items()}
+    assert counted == {
+        "conv3": 9 * c * c + 2 * c,
+        "conv5": 25 * c * c + 2 * c,
+        "dil3": 9 * c * c + 2 * c,
+        "dil5": 25 * c * c + 2 * c,
+        "mb3": 9 * c + 2 * c + (16 * c + 8 + c) + c * c + 2 * c,
+        "mb5": 25 * c + 2 * c + (16 * c + 8 + c) + c * c + 2 * c,
+        "identity": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "reached"),
+    [
+        ("conv3", square(1)),
+        ("conv5", square(2)),
+        ("dil3", square(2, 2)),
+        ("dil5", square(4, 2)),
+        ("identity", {(0, 0)}),
+    ],
+)
+def test_which_pixels_an_operation_of_search_net_sees(name: str, reached: set[tuple[int, int]]) -> None:
+    assert impulse(search_net_operations()[name](3, "conv-bn-relu")) == reached
+
+
+@pytest.mark.parametrize("name", [*search_net_operations(), *EXTRA_OPERATIONS])
+def test_shape_stays(name: str) -> None:
+    operation = (search_net_operations() | EXTRA_OPERATIONS)[name](8, "conv-bn-relu")
+    for shape in [(2, 8, 8, 8), (1, 8, 5, 9), (2, 8, 1, 1)]:
+        x = torch.randn(shape)
+        kept = x.clone()
+        assert operation(x).shape == x.shape
+        assert torch.equal(x, kept)
+
+
+def test_squeeze_excitation_scales_whole_channels() -> None:
+    gate = squeeze_excitation(8)
+    assert parameters(gate) == 8 * 8 + 8 + 8 * 8 + 8
+    assert parameters(squeeze_excitation(64)) == 64 * 16 + 16 + 16 * 64 + 64
+    x = torch.rand(2, 8, 5, 5) + 1
+    scales = gate(x) / x
+    assert scales.min() > 0 and scales.max() < 1
+    assert torch.allclose(scales.amax((2, 3)), scales.amin((2, 3)))
+    # The scales come from the means alone: pixels may change places.
+    assert torch.allclose(gate(x.flip(2, 3)).flip(2, 3), gate(x), atol=1e-6)
+
+
+def test_global_context_adds_one_vector_per_image() -> None:
+    context = global_context(8)
+    assert parameters(context) == (8 + 1) + (8 * 8 + 8) + 2 * 8 + (8 * 8 + 8)
+    assert parameters(global_context(64)) == (64 + 1) + (64 * 16 + 16) + 2 * 16 + (16 * 64 + 64)
+    nn.init.normal_(context.mlp_add.fc2.weight)
+    x = torch.randn(2, 8, 5, 5)
+    added = context(x) - x
+    assert torch.allclose(added, added.mean((2, 3), keepdim=True).expand_as(added), atol=1e-5)
+    assert (added[0] - added[1]).abs().max() > 1e-3
+    far = x.clone()
+    far[:, :, 4, 4] += 3.0
+    assert (context(far)[:, :, 0, 0] - context(x)[:, :, 0, 0]).abs().max() > 1e-3

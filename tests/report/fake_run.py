@@ -140,6 +140,67 @@ def make_run(
     return folder
 
 
+OPERATIONS = ("conv3", "dil3", "dw3", "dw5", "pool3")
+COSTS = ((0.55, 0.9), (0.58, 1.4), (0.57, 1.7), (0.62, 2.6), (0.60, 2.9), (0.63, 4.8), (0.61, 4.1))
+"""mIoU and millions of parameters of the candidates; the first, second, fourth and sixth are the front."""
+
+
+def make_journal_of_now(folder: Path, epochs: int = 12) -> Path:
+    """Replace the journal by one with all columns, and add the Pareto list and a note, as searches write them now."""
+    rows: list[dict[str, Any]] = []
+    for epoch in range(epochs):
+        warm, done = epoch < epochs // 4, epoch / max(1, epochs - 1)
+        rows.append({
+            "kind": "epoch", "epoch": epoch, "phase": "warmup" if warm else "search", "seconds": 4.0 * (epoch + 1),
+            "cpu_seconds": 7.0 * (epoch + 1), "loss": 1.1 / (epoch + 1) ** 0.5,
+            "reward": None if warm else 0.3 + 0.3 * done, "best": None if warm else 0.4 + 0.25 * done,
+            "median": None if warm else 0.25 + 0.3 * done,
+            "entropy": None if warm else 1 - 0.4 * done, "stability": None if warm else 0.5 + 0.45 * done,
+            "histogram": histogram(done),
+        })  # fmt: skip
+    front = []
+    for number, (miou, params) in enumerate(COSTS):
+        cost = {"params": int(params * 1e6), "flops": int(params * 4e8), "latency_ms": 3 + 2 * params}
+        code = CODE.replace("0,0,2", f"0,{number % 2},{number}")
+        line = {"choices": {"d0": "dw3"}, "code": code, "miou": miou, **cost}
+        rows.append({"kind": "candidate", "number": number, "rank_source": "sampled", **line})
+        front.append({**line, "pareto": number in (0, 1, 3, 5)})
+    _write(folder / "search/journal.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    front.sort(key=lambda line: -float(line["miou"]))
+    limits = {"max_params": 5_000_000, "max_flops": None, "max_latency_ms": None}
+    _write(folder / "search/pareto.json", json.dumps({"objective": limits, "candidates": front}))
+    _note(folder, "The search has not converged: it is still undecided (entropy 0.85 of 1).")
+    return folder
+
+
+def make_trials(folder: Path, count: int = 20) -> Path:
+    """Replace the journal by that of a multi-trial search."""
+    rng, rows = np.random.default_rng(0), []
+    scores = [0.3 + 0.3 * (1 - 0.9**k) + 0.05 * float(rng.normal()) for k in range(count)]
+    for number, miou in enumerate(scores):
+        rows.append({
+            "kind": "candidate", "number": number, "rank_source": "named" if number == 0 else "sampled", "choices": {},
+            "code": f"E=[{number}] D=[0 0]", "miou": miou, "params": 1_000_000 + 50_000 * number, "flops": None,
+            "latency_ms": None, "seconds": 6.0 * (number + 1), "cpu_seconds": 9.0 * (number + 1),
+            "best": max(scores[: number + 1]), "median": float(np.median(scores[: number + 1])), "entropy": None,
+            "stability": None, "histogram": histogram(number / count),
+        })  # fmt: skip
+    _write(folder / "search/journal.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "search/pareto.json").unlink(missing_ok=True)
+    return folder
+
+
+def histogram(done: float) -> dict[str, float]:
+    """Shares that start equal and end with most on the first operation."""
+    weights = [0.2 + 0.5 * done * (place == 0) - 0.125 * done * (place > 0) for place in range(len(OPERATIONS))]
+    return dict(zip(OPERATIONS, (round(w, 6) for w in weights), strict=True))
+
+
+def _note(folder: Path, note: str) -> None:
+    content = json.loads((folder / "architecture.json").read_text())
+    _write(folder / "architecture.json", json.dumps(content | {"notes": [note], "search_seconds": 50.0}))
+
+
 def _write(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")

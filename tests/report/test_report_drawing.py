@@ -8,7 +8,8 @@ from itertools import combinations, pairwise
 
 import pytest
 
-from autoseg.report.drawing import draw_cells
+from autoseg.report.drawing import cell_colors, draw_cells
+from autoseg.report.folded import fold
 from autoseg.report.layout import GAP, Layout, spread
 
 BLOCKS = (("q", "p", "conv", "dw"), ("p", "b0", "pool", "dil"), ("b0", "q", "dw", "dw"), ("b1", "b1", "conv", "conv"))
@@ -58,8 +59,8 @@ def test_every_node_and_edge_once_and_no_overlap(cell: dict[str, object]) -> Non
         assert x >= 0 and y >= 0 and x + w <= width and y + h <= height
 
 
-def test_edges_go_down_and_keep_clear_of_boxes() -> None:
-    cell = encoder()
+@pytest.mark.parametrize("cell", [encoder(), *(random_cell(seed) for seed in range(8))])
+def test_edges_go_down_and_keep_clear_of_boxes(cell: dict[str, object]) -> None:
     svg = draw_cells([cell])
     found = {name: (x, y, w, h) for name, x, y, w, h in boxes(svg)}
     for start, end, path in re.findall(r'data-from="([^"]+)" data-to="([^"]+)" d="([^"]+)"', svg):
@@ -123,3 +124,67 @@ def test_spread_keeps_free_boxes_and_parts_close_ones() -> None:
     left, right = spread([10.0, 0.0], [3.0, 1.0], [50.0, 30.0])
     assert right - left == pytest.approx(40 + GAP)
     assert 3 * left + right == pytest.approx(3 * 10.0)
+
+
+def overview(depth: int, skips: list[int], bottom: int = 2) -> dict[str, object]:
+    """An encoder-decoder of ``depth`` layers down and up, with long skips at some of them."""
+    names = [*(f"down {i}" for i in range(depth)), *(f"mid {i}" for i in range(bottom))]
+    names += [f"up {i}" for i in reversed(range(depth))]
+    nodes = [{"id": n, "label": n, "kind": "op"} for n in names]
+    nodes = [{"id": "in", "label": "image", "kind": "input"}, *nodes, {"id": "out", "label": "head", "kind": "output"}]
+    edges = [[a["id"], b["id"]] for a, b in pairwise(nodes)] + [[f"down {i}", f"up {i}"] for i in skips]
+    return {"title": "Network", "nodes": nodes, "edges": edges}
+
+
+@pytest.mark.parametrize(("depth", "skips", "bottom"), [(4, [0, 1, 2, 3], 2), (4, [2], 1), (5, [0, 4], 3), (6, [], 2)])
+def test_an_encoder_decoder_is_a_u_with_level_skips(depth: int, skips: list[int], bottom: int) -> None:
+    cell = overview(depth, skips, bottom)
+    svg = draw_cells([cell])
+    found = {name: (x + w / 2, y, w) for name, x, y, w, _ in boxes(svg)}
+    assert sorted(found) == sorted(str(node["id"]) for node in cell["nodes"])
+    lines = re.findall(r'class="edge" data-from="([^"]+)" data-to="([^"]+)" d="([^"]+)"', svg)
+    assert sorted([a, b] for a, b, _ in lines) == sorted(cell["edges"])
+    for level in range(depth):
+        down, up = found[f"down {level}"], found[f"up {level}"]
+        assert down[0] < up[0]
+        assert down[1] == up[1] or level not in skips
+        if level:
+            assert down[1] > found[f"down {level - 1}"][1] and up[1] > found[f"up {level - 1}"][1]
+            assert down[0] == found["down 0"][0] and up[0] == found["up 0"][0]
+    for (_, ax, ay, aw, ah), (_, bx, by, bw, bh) in combinations(boxes(svg), 2):
+        assert ax + aw <= bx or bx + bw <= ax or ay + ah <= by or by + bh <= ay
+    for level in skips:
+        path = next(d for a, b, d in lines if (a, b) == (f"down {level}", f"up {level}"))
+        (x0, y0), (x1, y1) = re.findall(r"([-\d.]+) ([-\d.]+)", path)
+        assert y0 == y1 and float(x0) < float(x1)
+
+
+def test_what_is_no_u_is_not_folded() -> None:
+    path = [(f"n{i}", f"n{i + 1}") for i in range(7)]
+    nodes = [f"n{i}" for i in range(8)]
+    assert fold(nodes, [*path, ("n0", "n7"), ("n1", "n5")]) is not None
+    assert fold(nodes, [*path, ("n0", "n3"), ("n4", "n7")]) is None, "skips side by side"
+    assert fold(nodes, [*path, ("n0", "n5"), ("n2", "n7")]) is None, "skips that cross"
+    assert fold([*nodes, "m"], [*path, ("n0", "m"), ("m", "n7")]) is None, "a branch"
+
+
+def test_layers_of_an_overview_share_the_colour_of_their_kind_and_not_that_of_an_operation() -> None:
+    cells = [overview(4, [0]), encoder()]
+    colors = cell_colors(cells)
+    assert list(colors) == ["conv", "dil", "dw", "pool", "down", "mid", "up"]
+    assert len(set(colors.values())) == 7
+    fills = dict(re.findall(r'<title>([^<]+)</title><rect[^>]*fill="([^"]+)"', draw_cells(cells)))
+    assert fills["down 0"] == fills["down 3"] == colors["down"][0] != fills["up 3"] == colors["up"][0]
+    assert fills["conv"] == colors["conv"][0] and fills["image"] == "#eceff3"
+
+
+def test_panels_of_a_full_row_are_equally_high_and_end_together() -> None:
+    svg = draw_cells([overview(4, [0, 1]), encoder("one"), encoder("two"), overview(4, [1])])
+    sizes = [(float(w), float(h)) for w, h in re.findall(r'class="panel" width="(\S+)" height="(\S+)"', svg)]
+    lefts = [tuple(map(float, place)) for place in re.findall(r'translate\((\S+) (\S+)\)"><rect class="panel"', svg)]
+    rows = {top: [(x + w, h) for (x, y), (w, h) in zip(lefts, sizes, strict=True) if y == top] for _, top in lefts}
+    assert len(rows) > 1
+    for row in rows.values():
+        assert len({height for _, height in row}) == 1
+    total = float(re.search(r'viewBox="-1 -1 (\S+)', svg)[1])
+    assert max(end for row in rows.values() for end, _ in row) <= total

@@ -17,9 +17,10 @@ from fake_run import CODE, Images, make_run
 
 from autoseg.data.base import DatasetInfo, SegmentationData
 from autoseg.errors import UserError
-from autoseg.report.figures import search_figure, training_figure
+from autoseg.report.figures import training_figure
 from autoseg.report.page import render, write_report
 from autoseg.report.rundata import ModelRun, SeedRun, read_run
+from autoseg.report.search_figures import search_figure
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 NBSP = "\u00a0"
@@ -103,7 +104,16 @@ def scores(run_dir: Path, model: str = "ed-nas") -> dict[str, float]:
 
 def test_all_sections_are_there_in_order(run_dir: Path, data: SegmentationData) -> None:
     found = page(run_dir, data)
-    assert found.sections == ["comparison", "classes", "curves", "architecture", "examples", "worst", "method"]
+    assert found.sections == [
+        "comparison",
+        "classes",
+        "search",
+        "architecture",
+        "training",
+        "examples",
+        "worst",
+        "method",
+    ]
     assert "missing" not in found.classes
 
 
@@ -333,7 +343,7 @@ def test_a_run_without_search_and_baseline(tmp_path: Path, data: SegmentationDat
     shutil.rmtree(run_dir / "search")
     (run_dir / "architecture.json").unlink()
     found = page(run_dir, data)
-    assert found.sections == ["comparison", "classes", "curves", "examples", "worst", "method"]
+    assert found.sections == ["comparison", "classes", "training", "examples", "worst", "method"]
     assert "no search journal" in found.text and "Only one model was trained" in found.text
     assert "Supernet loss" not in found.text and "Training loss" in found.text
     assert cells(found.tables["comparison"][0])[5:] == ["Parameters", "Latency", "Training"]

@@ -515,3 +515,30 @@ def test_plain_choices() -> None:
     assert list(cleaned) == sorted(cleaned)
     assert {type(label) for label in cleaned} == {str}
     assert plain({"b": (1,), "a": "x"}) == {"a": "x", "b": [1]}
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_extra_operations(decoder: str) -> None:
+    kwargs = {"blocks": 2, "decoder": decoder, "extra": ["context", "se"]}
+    space = EdNas(1, 2, layers=2, width=8, **kwargs)
+    found = decisions(space)
+    assert all(found[label] == [*OPERATIONS, "se", "context"] for label in found if "_op" in label)
+    assert space.size() == math.prod(len(values) for values in found.values())
+    choices = draw(random.Random(4), **kwargs) | {"enc0_op1": "se", "enc1_op2": "context", "dec1_op1": "se"}
+    net = build(choices, 1, 3, **kwargs, layers=2, width=8)
+    assert net(torch.randn(2, 1, 8, 8)).shape == (2, 3, 8, 8)
+    assert EdNas.code(choices, kwargs).startswith("E=[(")
+    assert {"squeeze-excite", "global context"} <= {n["label"] for n in EdNas.cells(choices, kwargs)[0]["nodes"]}
+    for call in (EdNas.code, EdNas.cells):
+        with pytest.raises(ValueError, match=r"these are not choices of the ED-NAS space: .*OP1=5 is not in 0\.\.4"):
+            call(choices, {**kwargs, "extra": []})
+    with pytest.raises(UserError, match="se not found in"):
+        Architecture("ednas", {**kwargs, "extra": []}, choices).build(1, 2)
+
+
+def test_extra_operations_are_off_by_default() -> None:
+    assert decisions(EdNas(1, 2, width=2)) == decisions(EdNas(1, 2, width=2, extra=[]))
+    assert EdNas(1, 2, width=2, extra=["se"]).size() == 120**2 * 36**4 * 6**4
+    assert EdNas.pass_through == frozenset()
+    with pytest.raises(ValueError, match=r"extra must be a list of .* got 'attention'"):
+        EdNas(1, 2, extra=["attention"])

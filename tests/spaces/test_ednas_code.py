@@ -249,3 +249,25 @@ def test_drawing_of_branches(inputs: str) -> None:
         assert [edge for edge in cell["edges"] if edge[1] == "out"] == [["add1", "out"]]  # block 0 is not loose
         assert ["add0", "b1_0"] in cell["edges"]
         assert [f"in{first - 1}", "b1_1"] in cell["edges"]
+
+
+def test_codes_of_extra_operations() -> None:
+    genotype = Genotype(((0, 1, 5, 6), (2, 0, 4, 0)), ((0, 6), (1, 2)), extra=("se", "context"))
+    assert str(genotype) == "E=[(0,1,5,6),(2,0,4,0)] D=[(0,6),(1,2)]"
+    choices = to_choices(genotype)
+    assert (choices["enc0_op1"], choices["enc0_op2"], choices["dec0_op1"]) == ("se", "context", "context")
+    assert from_choices(choices, extra=["context", "se"]) == genotype
+    assert [node["label"] for node in draw_cells(genotype)[1]["nodes"]][1:3] == ["global context", "3x3 conv"]
+    with pytest.raises(
+        ValueError, match=r"E\[0\]: OP1=5 is not in 0\.\.4; E\[0\]: OP2=6 is not in 0\.\.4; D\[0\]: OP1=6"
+    ):
+        from_choices(choices)
+    with pytest.raises(ValueError, match=r"E\[0\]: OP1=5 is not in 0\.\.4, 6$"):
+        from_choices(choices, extra=["context"])
+    with pytest.raises(ValueError, match=r"E\[0\]: OP2=6 is not in 0\.\.5; D\[0\]: OP1=6 is not in 0\.\.5$"):
+        from_choices(choices, extra=["se"])
+
+
+def test_sizes_with_extra_operations() -> None:
+    assert space_size(4, extra=["se", "context"]) == (120**2 * 49**4) * 7**4
+    assert space_size(3, "multi", "fig", extra=["se"]) == (6**2 * 36**3) ** 2

@@ -150,6 +150,7 @@ def test_nothing_to_compare():
         "interval": None,
         "against": None,
         "worth_it": False,
+        "notes": [],
     }
     others = verdict({"unet": ModelResult("baseline", model), "random": ModelResult("control", results([[50] * 6]))})
     assert others.gain is None
@@ -322,3 +323,16 @@ def test_results_on_other_images_cannot_be_paired():
         paired_gain(a, b)
     with pytest.raises(ValueError, match="not tested on the same images"):
         verdict({"ednas": a, "unet": b})
+
+
+def test_notes_of_the_search_end_the_text_and_change_no_number():
+    a, b = (results(values) for values in ([[100, 150, 80, 120, 90, 300]] * 3, [[120, 160, 90, 130, 95, 320]] * 3))
+    models = {"ednas": ModelResult("finalist", a), "unet": ModelResult("baseline", b)}
+    plain = verdict(models)
+    note = "The search has collapsed: 80 % of the chosen operations only pass their input on."
+    noted = verdict(models, notes=["the search has not converged", note, "  ", note])
+    assert noted.text == f"{plain.text} The search has not converged. {note}"
+    assert noted.notes == ("the search has not converged", note)
+    assert (noted.gain, noted.interval, noted.worth_it) == (plain.gain, plain.interval, plain.worth_it)
+    assert noted.to_json()["notes"] == list(noted.notes)
+    assert plain.notes == () and plain.to_json()["notes"] == []

@@ -1,0 +1,131 @@
+"""Is a search healthy? How decided it is, how steady, which operations it prefers, and what to warn of.
+
+A *distribution* is what a strategy has learned: ``{label: {value: probability}}``, each summing to one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from autoseg.spaces.base import Choices
+
+Distribution = Mapping[str, Mapping[Any, float]]
+
+UNDECIDED = 0.8
+"""Mean entropy above which a search has not converged."""
+UNSTEADY = 0.9
+"""Share of decisions that must keep their most probable value through the last quarter of a search."""
+COLLAPSED = 0.7
+"""Share of operations that only pass their input on, from which a search counts as collapsed."""
+
+
+def entropy(distribution: Distribution) -> float | None:
+    """Mean entropy of the decisions, each divided by its largest possible value.
+
+    Returns:
+        0 = certain, 1 = nothing learned; None where there is nothing to decide.
+
+    Example:
+        >>> entropy({"op": {"conv": 0.5, "pool": 0.5}, "in": {0: 1.0, 1: 0.0}})
+        0.5
+    """
+    shares = [list(values.values()) for values in distribution.values() if len(values) > 1]
+    if not shares:
+        return None
+    return sum(-sum(p * math.log(p) for p in row if p > 0) / math.log(len(row)) for row in shares) / len(shares)
+
+
+def most_probable(distribution: Distribution) -> dict[str, Any]:
+    """The most probable value of every decision.
+
+    Example:
+        >>> most_probable({"op": {"conv": 0.6, "pool": 0.4}})
+        {'op': 'conv'}
+    """
+    return {label: max(values, key=values.__getitem__) for label, values in distribution.items()}
+
+
+def stability(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> float | None:
+    """Share of decisions with the same value in both; None when there is nothing to compare.
+
+    Example:
+        >>> stability({"a": 1, "b": 2}, {"a": 1, "b": 3}), stability(None, {"a": 1})
+        (0.5, None)
+    """
+    if not before or not now:
+        return None
+    return sum(before.get(label) == value for label, value in now.items()) / len(now)
+
+
+def histogram(paths: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How often each operation is chosen: its share of all operation decisions, most frequent first.
+
+    Args:
+        paths: Choices; only values that are names (texts) count, not the indices of inputs.
+
+    Example:
+        >>> histogram([{"op1": "conv", "op2": "pool", "in": [0]}, {"op1": "conv", "op2": "conv", "in": [1]}])
+        {'conv': 0.75, 'pool': 0.25}
+    """
+    counts = Counter(value for path in paths for value in path.values() if isinstance(value, str))
+    total = sum(counts.values())
+    return {
+        name: round(count / total, 6) for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    }
+
+
+def row(distribution: Distribution, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The health columns of an epoch's journal row: entropy, stability, histogram."""
+    now = most_probable(distribution)
+    return {
+        "entropy": _rounded(entropy(distribution)),
+        "stability": _rounded(stability(before, now)),
+        "histogram": histogram([now]),
+    }
+
+
+def diagnosis(rows: Sequence[Mapping[str, Any]], chosen: Choices, pass_through: Collection[str]) -> list[str]:
+    """What the user must know about a search that has ended.
+
+    Args:
+        rows: Its journal rows; epochs with ``entropy`` and ``stability`` are looked at.
+        chosen: The choices of the architecture that was found.
+        pass_through: Operations of the space that only hand their input on.
+
+    Returns:
+        Sentences for the notes of the search and the verdict; none when nothing is wrong.
+
+    Example:
+        >>> diagnosis([{"kind": "epoch", "entropy": 0.97, "stability": 1.0}], {"op": "conv"}, ())[0][:29]
+        'The search has not converged:'
+    """
+    notes = []
+    epochs = [r for r in rows if r.get("kind") == "epoch" and r.get("entropy") is not None]
+    if epochs:
+        last, late = epochs[-1]["entropy"], epochs[-max(1, len(epochs) // 4) :]
+        steady = [r["stability"] for r in late if r.get("stability") is not None]
+        reasons = []
+        if last > UNDECIDED:
+            reasons.append(f"it is still undecided (entropy {last:.2f} of 1)")
+        if steady and sum(steady) / len(steady) < UNSTEADY:
+            changed = 1 - sum(steady) / len(steady)
+            reasons.append(f"in its last quarter {100 * changed:.0f} % of the decisions still changed in each epoch")
+        if reasons:
+            notes.append(
+                f"The search has not converged: {' and '.join(reasons)}. The choice rests on the scores of the "
+                "candidates; search longer to give it a chance."
+            )
+    operations = histogram([chosen])
+    passing = sum(share for name, share in operations.items() if name in pass_through)
+    if passing >= COLLAPSED:
+        notes.append(
+            f"The search has collapsed: {100 * passing:.0f} % of the chosen operations only pass their input on."
+        )
+    return notes
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

@@ -1,0 +1,286 @@
+"""The course that all one-shot searches share: train a supernet, draw a pool of candidates, score them.
+
+1. *Search*: the engine of the strategy trains shared weights and learns which choices are good.
+2. *Pool*: the most probable architecture, samples of what was learned, and the named points of the space
+   (the hand-designed ones), as far as they are within the limits.
+3. *Tuning*, for strategies whose weights were not trained path by path: paths of the pool are trained.
+4. *Scoring* on whole validation images; the best candidate is the result.
+
+What was done is in the folder of the search (journal, state, pool), and a search that was killed goes on
+from there. With lengths in epochs the result does not depend on interruptions.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any
+
+import torch
+from nni.nas.evaluator.pytorch import Lightning
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
+from nni.nas.space import RawFormatModelSpace
+from torch import nn
+
+from autoseg.errors import Problem, UserError, raise_if
+from autoseg.runfolder import Journal, write_json
+from autoseg.search import health
+from autoseg.search.candidates import Pool, rank, score_pool
+from autoseg.search.keeper import SearchKeeper
+from autoseg.search.nni_paths import FromPool, PathStrategy
+from autoseg.search.objective import CostMeter, pareto_json
+from autoseg.search.supernet import PathSupernet, use_batch_statistics
+from autoseg.search.task import Candidate, SearchResult, SearchTask
+from autoseg.spaces.base import decisions, pass_through
+from autoseg.statefile import load_tree
+from autoseg.train.clock import Clock, Stopwatch
+from autoseg.train.compute import seed_everything
+from autoseg.train.fit import EpochSeed, make_trainer, quiet_lightning
+from autoseg.train.module import Optimisation, SegmentationModule
+from autoseg.train.recipe import Recipe
+from autoseg.train.trainer import train_loader
+
+log = logging.getLogger(__name__)
+
+POOL_SEED = 1 << 20
+STATE = "state.safetensors"
+_STEPS_IN_TIME = 40  # per epoch under a budget in seconds: warm-up and search end at epochs
+
+
+class OneShot(ABC):
+    """Base class of the one-shot strategies: subclasses say which engine trains the supernet.
+
+    Args:
+        epochs: Passes over the training patches, tuning included; ignored when the task has a budget in
+            seconds.
+        warmup: Share of the search in which only weights are trained, 0..1, below 1.
+        lr: Highest learning rate of the shared weights; None takes the training's.
+        candidates: Samples to score in the end beside the most probable architecture and the named ones.
+
+    Attributes:
+        name: Name of the strategy, for messages.
+        learns: Whether the engine learns which choices are good, so that there is a most probable one.
+        tuning: Share of the search for the tuning, 0 for none.
+        scoring: Share of a budget in seconds for scoring the candidates.
+
+    Raises:
+        UserError: An option is out of range; all problems together.
+    """
+
+    one_shot = True
+    name = "one-shot"
+    learns = True
+    tuning = 0.0
+    scoring = 0.1
+
+    def __init__(self, *, epochs: int = 12, warmup: float = 0.3, lr: float | None = None, candidates: int = 12) -> None:
+        self.epochs, self.warmup, self.lr, self.candidates = epochs, warmup, lr, candidates
+        checks = [
+            (epochs >= 1, "epochs", "must be 1 or more"),
+            (0 <= warmup < 1, "warmup", "must be in 0..1, below 1"),
+            (lr is None or lr > 0, "lr", "must be positive"),
+            (candidates >= 0, "candidates", "must not be negative"),
+            *self.checks(),
+        ]
+        where = f"strategy {self.name}, option "
+        raise_if([Problem(why, where + option, "change it") for ok, option, why in checks if not ok])
+
+    def checks(self) -> list[tuple[bool, str, str]]:
+        """``(is it right?, option, what is wrong otherwise)`` for the options of the subclass."""
+        return []
+
+    @classmethod
+    def supports(cls, space: ModelSpace) -> str | None:
+        """None, or why this strategy cannot search a space.
+
+        Args:
+            space: An unfrozen instance.
+        """
+        try:
+            return None if decisions(space) else "it has nothing to decide"
+        except TypeError as error:
+            return str(error)
+
+    @abstractmethod
+    def engine(self, task: SearchTask, epochs: int | None, warmup_epochs: int) -> OneShotStrategy:
+        """NNI's strategy object whose one-shot module trains the supernet.
+
+        Its module offers ``draw(greedy)``, ``distribution()``, ``rewards``, ``complete``, ``search_state()`` and
+        ``load_search_state(state)``, see :class:`autoseg.search.nni_paths.PathModule`.
+
+        Args:
+            task: The search.
+            epochs: Length of the search, or None under a budget in seconds.
+            warmup_epochs: Length of the warm-up.
+        """
+
+    @abstractmethod
+    def learning_batches(self, task: SearchTask, patch: int, train: Any) -> Any:
+        """The batches from which the architecture is learned, with ``set_epoch``.
+
+        Args:
+            task: The search.
+            patch: Side of the patches, pixels.
+            train: The loader of the training patches.
+        """
+
+    def prepare(self, network: nn.Module) -> None:
+        """Change the supernet before it is trained; NNI has replaced its choices already."""
+        del network  # most engines need no change
+
+    def optimisation(self, recipe: Recipe) -> Optimisation:
+        """How the shared weights are trained."""
+        optimisation = recipe.optimisation()
+        return optimisation if self.lr is None else replace(optimisation, lr=self.lr)
+
+    def training_steps(self, steps_per_epoch: int) -> float:
+        """Length of the search in training steps of one path, to predict its time.
+
+        Args:
+            steps_per_epoch: Training batches in an epoch.
+        """
+        return float(self.epochs * steps_per_epoch + self.candidates)
+
+    def search(self, task: SearchTask) -> SearchResult:
+        """Search, or continue a search that was interrupted.
+
+        Args:
+            task: Space, data and folder. What is in the folder decides where to continue.
+
+        Returns:
+            The best architecture and all scored candidates. With a length in epochs it does not depend on
+            interruptions; with a budget in seconds the last epoch is cut where the time ends.
+
+        Raises:
+            TrainingDiverged: The gradients of the shared weights stayed infinite or not-a-number.
+            UserError: The state in the folder is damaged, a batch of the data does not fit, or no architecture
+                is within the limits.
+        """
+        journal = Journal(task.folder / "journal.jsonl")
+        state_file = task.folder / STATE
+        state = load_tree(state_file) if state_file.exists() else {"wall": 0.0, "cpu": 0.0}
+        watch = Stopwatch(state["wall"], state["cpu"])
+        meter = CostMeter(task)
+        pool = Pool.read(task.folder)
+        if pool is None:
+            engine = self._train("search", task, journal, watch, meter)
+            seed_everything(task.seed, POOL_SEED)
+            pool = self.draw_pool(task, engine, meter)
+            pool.write(task.folder)
+        if self.tuning:
+            self._train("tuning", task, journal, watch, meter, pool)
+        supernet = PathSupernet(task, load_tree(state_file)["weights"])
+        candidates = self.explore(task, supernet, pool, journal, watch, meter)
+        if not candidates:
+            raise UserError(meter.nothing_admitted())
+        candidates = rank(task, candidates, meter, watch)
+        write_json(task.folder / "pareto.json", pareto_json(task, candidates))
+        best = candidates[0]
+        rows = [row for row in journal.rows if row["kind"] == "epoch"]
+        learning = [row for row in rows if row["phase"] == "search"]
+        notes = pool.notes + health.diagnosis(learning, best.choices, pass_through(task.space_class))
+        return SearchResult(task.architecture(best.choices), candidates, rows, watch.wall, notes)
+
+    def draw_pool(self, task: SearchTask, engine: Any, meter: CostMeter) -> Pool:
+        """The candidates: the most probable architecture, the named ones, and samples of what was learned.
+
+        Args:
+            task: The search.
+            engine: NNI's module, trained.
+            meter: Knows the limits.
+
+        Raises:
+            UserError: None of them is within the limits.
+        """
+        return Pool.drawn(task, meter, engine.draw, self.candidates, greedy=self.learns)
+
+    def explore(
+        self,
+        task: SearchTask,
+        supernet: PathSupernet,
+        pool: Pool,
+        journal: Journal,
+        watch: Stopwatch,
+        meter: CostMeter,
+    ) -> list[Candidate]:
+        """Score candidates with the shared weights.
+
+        Args:
+            task: The search.
+            supernet: Answers what a path scores.
+            pool: The candidates.
+            journal: One row per candidate goes there.
+            watch: Time of the whole search.
+            meter: Cost of the candidates.
+        """
+        return score_pool(task, supernet, pool, journal, watch, meter)
+
+    def _length(self, phase: str, task: SearchTask) -> tuple[int | None, float | None]:
+        """Epochs and seconds of a phase, one of them None."""
+        share = self.tuning if phase == "tuning" else 1 - self.tuning
+        if task.seconds is not None:
+            return None, task.seconds * share * (1 - self.scoring)
+        tuning = max(1, round(self.tuning * self.epochs)) if self.tuning else 0
+        return (tuning if phase == "tuning" else max(1, self.epochs - tuning)), None
+
+    def _train(
+        self,
+        phase: str,
+        task: SearchTask,
+        journal: Journal,
+        watch: Stopwatch,
+        meter: CostMeter,
+        pool: Pool | None = None,
+    ) -> Any:
+        """Train the supernet in one phase, from the state on disk where there is one; returns NNI's module."""
+        state_file = task.folder / STATE
+        saved = load_tree(state_file) if state_file.exists() else None
+        state = saved if saved and saved["phase"] == phase else None
+        inherited = saved if saved and saved["phase"] != phase else None
+        if state:
+            first = state["first_epoch"]
+        else:
+            first = int(inherited["epoch"]) + 1 if inherited else 0
+        epochs, seconds = self._length(phase, task)
+        clock = Clock(epochs=epochs, seconds=seconds, spent=state["spent"] if state else 0.0, first_epoch=first)
+        start = int(state["epoch"]) + 1 if state else first
+        end = None if epochs is None else first + epochs
+
+        seed_everything(task.seed, first)
+        network: Any = use_batch_statistics(task.build_space())
+        divisor = int(getattr(network, "size_divisor", 1))
+        most = None if task.seconds is None else _STEPS_IN_TIME
+        train = train_loader(task.train, task.info, task.normalisation, task.recipe, task.seed, divisor, most)
+        if pool is None:
+            warm = min(round(self.warmup * epochs), epochs - 1) if epochs is not None else 1 << 30
+            strategy, warmup = self.engine(task, epochs, warm), self.warmup
+            learning = self.learning_batches(task, task.recipe.patch_side(divisor), train)
+        else:
+            strategy, warmup, learning = PathStrategy(lambda space: FromPool(pool.paths)), 0.0, []
+        module = SegmentationModule(
+            task.recipe.build_loss(), task.info.num_classes, self.optimisation(task.recipe), clock
+        )
+        keeper = SearchKeeper(phase, clock, warmup, journal, state_file, state, watch, task.progress)
+        loaders = [loader for loader in (train, learning) if hasattr(loader, "set_epoch")]
+        trainer = make_trainer(task.compute, [EpochSeed(task.seed, *loaders), keeper], end, start)
+        evaluator = Lightning(module, trainer, train_dataloaders=train, val_dataloaders=learning)
+        strategy.initialize(RawFormatModelSpace(network, evaluator), SequentialExecutionEngine())
+        self.prepare(network)
+        network.to(task.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if inherited:
+            wanted = network.state_dict().keys()
+            network.load_state_dict({k: v for k, v in inherited["weights"].items() if k in wanted})
+        if start == end or (state is not None and clock.over):  # only what comes after it was missing
+            strategy.oneshot_module.set_model(strategy.supernet)
+            keeper.restore(None, strategy.oneshot_module)
+        else:
+            task.progress.begin(phase, clock.total, clock.unit)
+            with quiet_lightning():
+                strategy.run()
+            task.progress.end(phase, f"{sum(row['kind'] == 'epoch' for row in journal.rows) - first} epochs")
+        engine = strategy.oneshot_module
+        engine.to(task.compute.device)
+        return engine

@@ -1,0 +1,111 @@
+"""Strategy ``rl``: a recurrent policy learns by reinforcement which architectures score well."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from nni.nas.strategy import PolicyBasedRL
+from nni.nas.strategy._rl_impl import TuningTrajectoryGenerator
+from nni.nas.strategy.base import Strategy
+
+from autoseg.search.health import UNDECIDED
+from autoseg.search.multitrial import MultiTrial
+from autoseg.search.nni_enas import ppo
+from autoseg.search.task import SearchTask
+from autoseg.spaces.base import Choices
+
+
+class PolicyRl(MultiTrial):
+    """Policy-based reinforcement learning (NNI PolicyBasedRL with PPO), every candidate trained from scratch.
+
+    The policy makes one decision after the other; the validation mIoU of the trained candidate is its
+    reward. Proposals that are known already cost no training, but the policy learns from them again; after 50
+    of them in a row the policy has settled and the search ends.
+
+    Args:
+        trials: Candidates to train.
+        epochs: Epochs of each training; ignored when the task has a budget in seconds.
+        per_update: Proposals per update of the policy (NNI: 20).
+        passes: Passes over these proposals in an update (NNI: 25).
+        lr: Learning rate of the policy (ED-NAS: 0.0035).
+        entropy: Weight of the policy's entropy bonus.
+
+    Source: Zoph and Le, Neural Architecture Search with Reinforcement Learning; PPO instead of REINFORCE.
+
+    Raises:
+        UserError: An option is out of range; all problems together.
+
+    Example:
+        >>> PolicyRl(trials=40, epochs=2).training_steps(steps_per_epoch=5)
+        400.0
+    """
+
+    name: ClassVar[str] = "rl"
+    patience: ClassVar[int] = 50
+
+    def __init__(
+        self,
+        *,
+        trials: int = 16,
+        epochs: int = 4,
+        per_update: int = 8,
+        passes: int = 5,
+        lr: float = 0.0035,
+        entropy: float = 0.05,
+    ) -> None:
+        checks = [
+            (per_update >= 2, "per_update", "must be 2 or more"),
+            (passes >= 1, "passes", "must be 1 or more"),
+            (lr > 0, "lr", "must be positive"),
+            (entropy >= 0, "entropy", "must not be negative"),
+        ]
+        super().__init__(trials=trials, epochs=epochs, checks=checks)
+        self.per_update, self.passes, self.lr, self.entropy = per_update, passes, lr, entropy
+
+    def strategy(self, task: SearchTask, named: list[Choices], values: dict[str, list[Any]]) -> Strategy:
+        """NNI's policy-based reinforcement learning; it draws from the global generators."""
+        return _ReadablePolicy(
+            samples_per_update=self.per_update,
+            policy_fn=partial(ppo, lr=self.lr, entropy=self.entropy),
+            update_kwargs={"batch_size": 64, "repeat": self.passes, "update_times": 1},
+        )
+
+    def notes(self, rows: list[dict[str, Any]]) -> list[str]:
+        """Say so when the policy has hardly learned."""
+        entropies = [row["entropy"] for row in rows if row["entropy"] is not None]
+        if not entropies or entropies[-1] <= UNDECIDED:
+            return []
+        return [
+            f"The policy is still undecided (entropy {entropies[-1]:.2f} of 1): the search has not converged and "
+            "was hardly better directed than a random one; more trials would give it a chance."
+        ]
+
+
+class _ReadablePolicy(PolicyBasedRL):
+    """NNI's strategy that can say what it has learned."""
+
+    def distribution(self) -> dict[str, dict[Any, float]]:
+        """Probabilities of all values of every decision, along the most probable path."""
+        assert self._policy is not None
+        generator = TuningTrajectoryGenerator(self.model_space, self._policy)
+        original, self._policy.dist_fn = self._policy.dist_fn, _Mode
+        try:
+            with torch.no_grad():
+                generator.next_sample()
+        finally:
+            self._policy.dist_fn = original
+        found = {}
+        for label, weights in (generator.sample_logits or {}).items():
+            values = generator.simplified_space[label].values
+            found["".join(label)] = {v: w / sum(weights) for v, w in zip(values, weights, strict=True)}
+        return found
+
+
+class _Mode(torch.distributions.Categorical):
+    """A categorical distribution whose sample is its most probable value."""
+
+    def sample(self, sample_shape: Any = ()) -> torch.Tensor:
+        mode: torch.Tensor = self.probs.argmax(-1)
+        return mode

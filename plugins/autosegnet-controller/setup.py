@@ -1,0 +1,5 @@
+"""Setuptools entry; all metadata lives in setup.cfg."""
+
+from setuptools import setup
+
+setup()
