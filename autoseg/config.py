@@ -75,9 +75,11 @@ def _switch_or_settings(value: Any) -> Any:
 def _amount(value: Any) -> int:
     """A count, possibly written with k, M or G; ``"1.5M"`` is 1,500,000."""
     match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([kMG]?)", str(value).strip())
-    if isinstance(value, bool) or match is None or not float(match[1]):
+    units = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
+    count = 0 if match is None or isinstance(value, bool) else round(float(match[1]) * units[match[2]])
+    if count < 1:
         raise ValueError("must be a number above 0, such as 500k, 2M or 1.5G")
-    return round(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
+    return count
 
 
 Amount = Annotated[int, PlainValidator(_amount)]

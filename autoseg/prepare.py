@@ -18,6 +18,7 @@ from autoseg.search.architecture import Architecture
 from autoseg.search.control import random_architecture
 from autoseg.search.objective import Objective
 from autoseg.search.supported import misfit
+from autoseg.spaces.base import decisions
 from autoseg.train.compute import Compute
 from autoseg.train.modelspec import ModelSpec
 
@@ -137,8 +138,9 @@ def prepare(config: ExperimentConfig) -> Prepared:
     sample = attempt("space", lambda: space(channels, classes, **config.space.options))
     control = None
     if sample is not None:
-        problems += misfit(config.strategy.name, config.space.name, sample)
-        control = attempt("space", lambda: _control(config, sample, data, compute))
+        unfit = misfit(config.strategy.name, config.space.name, sample)
+        problems += unfit
+        control = attempt("space", lambda: _control(config, sample, data, compute, told=bool(unfit)))
     if control is not None:
         options = dict(config.train.space_options)
         attempt("train", lambda: control.build(channels, classes, **options))
@@ -152,9 +154,18 @@ def prepare(config: ExperimentConfig) -> Prepared:
 
 
 def _control(
-    config: ExperimentConfig, sample: Any, data: SegmentationData | None, compute: Compute | None
-) -> Architecture:
-    """The random architecture of the comparison; the limits can only be checked when the data are all right."""
+    config: ExperimentConfig, sample: Any, data: SegmentationData | None, compute: Compute | None, told: bool
+) -> Architecture | None:
+    """The random architecture of the comparison; the limits can only be checked when the data are all right.
+
+    None for a space whose decisions cannot be drawn, where the user has been ``told`` that no strategy fits.
+    """
+    try:
+        decisions(sample)
+    except TypeError:
+        if told:
+            return None
+        raise
     space = (config.space.name, dict(config.space.options), sample, config.seed)
     if data is None or compute is None:
         return random_architecture(*space)

@@ -263,6 +263,74 @@ def test_options_that_do_not_fit_and_bad_data_at_once(own: Path, refused: Refuse
     assert "1 image without a mask: p0.png" in message
 
 
+SPACES = '''
+from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace
+from torch import nn
+
+class Net(ModelSpace):
+    """One operation is chosen, and some of three inputs."""
+    chosen, layers = 1, 1
+    size_divisor = 1
+    def __init__(self, in_channels: int, num_classes: int, *, width: int = 4):
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels, width, 1)
+        self.ops = nn.ModuleList(
+            LayerChoice({"a": nn.Identity(), "b": nn.ReLU(), "c": nn.GELU()}, label=f"op{i}") for i in range(self.layers)
+        )
+        self.pick = InputChoice(3, n_chosen=self.chosen, label="pick")
+        self.head = nn.Conv2d(width, num_classes, 1)
+    def forward(self, x):
+        x = self.stem(x)
+        for op in self.ops:
+            x = op(x)
+        return self.head(self.pick([x, x, x]))
+
+class Two(Net):
+    chosen = 2
+
+class Huge(Net):
+    layers = 40
+'''
+
+
+@pytest.fixture
+def spaces(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spaces of another distribution: ``two`` decides in another way than one of many, ``huge`` is huge."""
+    points = {"autoseg.spaces": {"two": "oddspaces:Two", "huge": "oddspaces:Huge"}}
+    site = install(own.parent / "site", "odd-spaces", groups=points, modules={"oddspaces": SPACES})
+    monkeypatch.syspath_prepend(str(site))
+
+
+@pytest.mark.usefixtures("spaces")
+def test_strategy_that_cannot_finish_a_space(own: Path, refused: Refused) -> None:
+    """The strategies that can are named."""
+    write(own.parent, {"data": {"path": "own"}, "space": "huge", "strategy": "grid"})
+    message = refused()
+    what = "strategy: the strategy 'grid' cannot search the space 'huge': a grid of 3.65e+19 architectures is never"
+    assert what in message
+    cure = message.partition("\n  -> use one of ")[2].splitlines()[0].split(", ")
+    assert {"darts", "gumbel-darts", "proxyless", "enas", "random-oneshot", "oneshot-evolution"} < set(cure)
+    assert {"rl", "random", "tpe", "evolution"} < set(cure) and "grid" not in cure
+    write(own.parent, {"data": {"path": "own"}, "space": "huge", "strategy": cure[0]})
+    assert main(["plan", str(own.parent / "my.yaml")]) == 0
+
+
+@pytest.mark.usefixtures("spaces")
+@pytest.mark.parametrize("strategy", ["enas", "darts", "oneshot-evolution", "random"])
+def test_space_that_no_strategy_can_search(own: Path, refused: Refused, strategy: str) -> None:
+    write(own.parent, {"data": {"path": "own"}, "space": "two", "strategy": strategy})
+    message = refused()
+    assert f"strategy: the strategy '{strategy}' cannot search the space 'two': decision 'pick' is a " in message
+    assert "only one-of-many choices are supported\n  -> use another space" in message
+
+
+def test_limits_of_the_objective(own: Path, refused: Refused) -> None:
+    file = write(own.parent, "data: {path: own}\nobjective:\n  max_params: lots\n  max_latency_ms: -1\n")
+    message = refused(problems=2)
+    assert f"{file}, line 3, objective.max_params: must be a number above 0, such as 500k, 2M or 1.5G" in message
+    assert f"{file}, line 4, objective.max_latency_ms: must be greater than 0" in message
+
+
 def test_name_of_the_search_taken_by_a_baseline(own: Path, refused: Refused) -> None:
     write(own.parent, {"data": {"path": "own"}, "baselines": [{"name": "unet", "as": "searched"}]})
     assert "baselines: the name 'searched' is taken by the search's result\n  -> use another 'as'" in refused()

@@ -74,6 +74,28 @@ def test_defaults() -> None:
     assert default[0].options == {"width": 16}
 
 
+def test_limits_of_the_objective() -> None:
+    unlimited = load_config(MINIMAL).objective
+    assert (unlimited.max_params, unlimited.max_flops, unlimited.max_latency_ms) == (None, None, None)
+    for written, value in (("2M", 2_000_000), ("1.5G", 1_500_000_000), ("500 k", 500_000), (7, 7), (1e6, 10**6)):
+        objective = load_config(changed(objective={"max_params": written, "max_flops": written})).objective
+        assert objective.max_params == objective.max_flops == value
+        assert type(objective.max_params) is int
+    config = load_config(changed(objective={"max_params": "2M", "max_latency_ms": 20}))
+    assert yaml.safe_load(config.to_yaml())["objective"] == {
+        "max_params": 2_000_000, "max_flops": None, "max_latency_ms": 20.0,
+    }  # fmt: skip
+
+
+def test_limits_in_a_file(write: Callable[[str], str]) -> None:
+    assert load_config(write(HEAD + "objective: {max_params: 2M}\n")).objective.max_params == 2_000_000
+    path = write(HEAD + "objective:\n  max_params: 2X\n  max_flops: none\n")
+    assert [problem.partition(": ")[0] for problem in problems(path)] == [
+        f"{path}, line 6, objective.max_params",
+        f"{path}, line 7, objective.max_flops",
+    ]
+
+
 def test_defaults_are_not_shared() -> None:
     one, two = (ExperimentConfig.model_validate({"data": {"dataset": "x"}}) for _ in range(2))
     one.space.options["layers"] = 9
@@ -304,6 +326,14 @@ repeats: 0
         ({"baselines": [{"name": "flat", "as": "random"}]}, "baselines[0]: the label 'random' belongs to the control"),
         ({"baselines": ["random", "random"]}, "baselines[1]: 2 baselines are called 'random'"),
         ({"baselines": [{"name": "random", "options": {"a": 1}}]}, "baselines[0].options: 'random' is a random"),
+        ({"objective": {"max_params": "2 million"}}, "objective.max_params: must be a number above 0, such as 500k, 2M"),
+        ({"objective": {"max_params": 0}}, "objective.max_params: must be a number above 0"),
+        ({"objective": {"max_params": 0.4}}, "objective.max_params: must be a number above 0"),
+        ({"objective": {"max_flops": True}}, "objective.max_flops: must be a number above 0"),
+        ({"objective": {"max_flops": "-3G"}}, "objective.max_flops: must be a number above 0"),
+        ({"objective": {"max_latency_ms": 0}}, "objective.max_latency_ms: must be greater than 0 (got 0)"),
+        ({"objective": {"max_latency_ms": "fast"}}, "objective.max_latency_ms: this is not a number (got 'fast')"),
+        ({"objective": {"max_parms": 3}}, "objective.max_parms: unknown key 'max_parms' -> did you mean 'max_params'"),
         ({"compute": {"device": "gpu"}}, "compute.device: there is no such device (got 'gpu') -> device: auto"),
         ({"compute": {"precision": 64}}, "compute.precision: must be 'auto', '32', 'bf16' or '16' (got '64')"),
         ({"compute": {"workers": True}}, "compute.workers: must be auto or a whole number from 0 to 1024 (got True)"),

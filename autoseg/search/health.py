@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoseg.spaces.base import Choices
+from autoseg.spaces.base import Choices, operations_in, pass_through
 
 Distribution = Mapping[str, Mapping[Any, float]]
 
@@ -64,42 +64,48 @@ def histogram(paths: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """How often each operation is chosen: its share of all operation decisions, most frequent first.
 
     Args:
-        paths: Choices; only values that are names (texts) count, not the indices of inputs.
+        paths: The operations of each, as from :func:`autoseg.spaces.base.operations_in`.
 
     Example:
-        >>> histogram([{"op1": "conv", "op2": "pool", "in": [0]}, {"op1": "conv", "op2": "conv", "in": [1]}])
+        >>> histogram([{"op1": "conv", "op2": "pool"}, {"op1": "conv", "op2": "conv"}])
         {'conv': 0.75, 'pool': 0.25}
     """
-    counts = Counter(value for path in paths for value in path.values() if isinstance(value, str))
+    counts = Counter(value for path in paths for value in path.values())
     total = sum(counts.values())
     return {
         name: round(count / total, 6) for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     }
 
 
-def row(distribution: Distribution, before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The health columns of an epoch's journal row: entropy, stability, histogram."""
+def row(distribution: Distribution, before: Mapping[str, Any] | None, space: Any) -> dict[str, Any]:
+    """The health columns of an epoch's journal row: entropy, stability, histogram.
+
+    Args:
+        distribution: What has been learned.
+        before: The most probable values of the epoch before.
+        space: The space or its class.
+    """
     now = most_probable(distribution)
     return {
         "entropy": _rounded(entropy(distribution)),
         "stability": _rounded(stability(before, now)),
-        "histogram": histogram([now]),
+        "histogram": histogram([operations_in(space, now)]),
     }
 
 
-def diagnosis(rows: Sequence[Mapping[str, Any]], chosen: Choices, pass_through: Collection[str]) -> list[str]:
+def diagnosis(rows: Sequence[Mapping[str, Any]], chosen: Choices, space: Any) -> list[str]:
     """What the user must know about a search that has ended.
 
     Args:
         rows: Its journal rows; epochs with ``entropy`` and ``stability`` are looked at.
         chosen: The choices of the architecture that was found.
-        pass_through: Operations of the space that only hand their input on.
+        space: The space or its class.
 
     Returns:
         Sentences for the notes of the search and the verdict; none when nothing is wrong.
 
     Example:
-        >>> diagnosis([{"kind": "epoch", "entropy": 0.97, "stability": 1.0}], {"op": "conv"}, ())[0][:29]
+        >>> diagnosis([{"kind": "epoch", "entropy": 0.97, "stability": 1.0}], {"op": "conv"}, None)[0][:29]
         'The search has not converged:'
     """
     notes = []
@@ -118,8 +124,8 @@ def diagnosis(rows: Sequence[Mapping[str, Any]], chosen: Choices, pass_through: 
                 f"The search has not converged: {' and '.join(reasons)}. The choice rests on the scores of the "
                 "candidates; search longer to give it a chance."
             )
-    operations = histogram([chosen])
-    passing = sum(share for name, share in operations.items() if name in pass_through)
+    operations, handing_on = histogram([operations_in(space, chosen)]), pass_through(space)
+    passing = sum(share for name, share in operations.items() if name in handing_on)
     if passing >= COLLAPSED:
         notes.append(
             f"The search has collapsed: {100 * passing:.0f} % of the chosen operations only pass their input on."

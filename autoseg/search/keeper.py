@@ -102,7 +102,7 @@ class SearchKeeper(Callback):
                 "reward": sum(rewards) / len(rewards) if rewards else None,
                 "best": max(rewards, default=None),
                 "median": statistics.median(rewards) if rewards else None,
-                **health.row(distribution, self._before),
+                **health.row(distribution, self._before, pl_module.training_module.model),
             }
         )
         self._before = health.most_probable(distribution)

@@ -25,7 +25,7 @@ from autoseg.search import health
 from autoseg.search.objective import pareto_json
 from autoseg.search.task import SearchResult, SearchTask
 from autoseg.search.trial_ledger import TrialLedger
-from autoseg.spaces.base import Choices, decisions, named_points, pass_through
+from autoseg.spaces.base import Choices, decisions, named_points
 from autoseg.train.compute import seed_everything
 
 Check = tuple[bool, str, str]
@@ -136,8 +136,7 @@ class MultiTrial(ABC):
         task.progress.end("search", f"{len(found)} trials, best mIoU {found[0].miou:.3f}")
         write_json(task.folder / "pareto.json", pareto_json(task, found))
         rows = [row for row in ledger.journal.rows if row["kind"] == "candidate"]
-        passing = pass_through(task.space_class)
-        notes = ledger.notes() + self.notes(rows) + health.diagnosis(rows, found[0].choices, passing)
+        notes = ledger.notes() + self.notes(rows) + health.diagnosis(rows, found[0].choices, task.space_class)
         return SearchResult(task.architecture(found[0].choices), found, rows, ledger.seconds, notes)
 
     def notes(self, rows: list[dict[str, Any]]) -> list[str]:

@@ -34,7 +34,7 @@ from autoseg.search.nni_paths import FromPool, PathStrategy
 from autoseg.search.objective import CostMeter, pareto_json
 from autoseg.search.supernet import PathSupernet, use_batch_statistics
 from autoseg.search.task import Candidate, SearchResult, SearchTask
-from autoseg.spaces.base import decisions, pass_through
+from autoseg.spaces.base import decisions
 from autoseg.statefile import load_tree
 from autoseg.train.clock import Clock, Stopwatch
 from autoseg.train.compute import seed_everything
@@ -181,7 +181,7 @@ class OneShot(ABC):
         best = candidates[0]
         rows = [row for row in journal.rows if row["kind"] == "epoch"]
         learning = [row for row in rows if row["phase"] == "search"]
-        notes = pool.notes + health.diagnosis(learning, best.choices, pass_through(task.space_class))
+        notes = pool.notes + health.diagnosis(learning, best.choices, task.space_class)
         return SearchResult(task.architecture(best.choices), candidates, rows, watch.wall, notes)
 
     def draw_pool(self, task: SearchTask, engine: Any, meter: CostMeter) -> Pool:

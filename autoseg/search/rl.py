@@ -51,9 +51,9 @@ class PolicyRl(MultiTrial):
         trials: int = 16,
         epochs: int = 4,
         per_update: int = 8,
-        passes: int = 5,
-        lr: float = 0.0035,
-        entropy: float = 0.05,
+        passes: int = 10,
+        lr: float = 0.002,
+        entropy: float = 0.1,
     ) -> None:
         checks = [
             (per_update >= 2, "per_update", "must be 2 or more"),

@@ -18,7 +18,7 @@ from autoseg.runfolder import Journal
 from autoseg.search import health, trials
 from autoseg.search.objective import CostMeter
 from autoseg.search.task import Candidate, SearchTask
-from autoseg.spaces.base import Choices, plain
+from autoseg.spaces.base import Choices, operations_in, plain
 
 _LEAST_SHARE = 0.5  # of a trial's share of the time; with less left, no further trial is begun
 
@@ -187,7 +187,7 @@ class TrialLedger:
             "median": statistics.median(scores) if scores else None,
             "entropy": None if entropy is None else round(entropy, 6),
             "stability": None if stability is None else round(stability, 6),
-            "histogram": health.histogram([r["choices"] for r in trained]),
+            "histogram": health.histogram([operations_in(self.task.space_class, r["choices"]) for r in trained]),
         }
 
     def _share(self) -> float | None:

@@ -171,6 +171,11 @@ class AutoSegNet(ModelSpace):
         return self.grammar.size(self.shape.downsamplings)
 
     @staticmethod
+    def is_operation(label: str) -> bool:
+        """Whether a decision is an operation of a cell, not an input or a skip."""
+        return "_op" in label
+
+    @staticmethod
     def named(kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Hand-made points of the space with these options, as choices: chains of cells with all long skips.
 

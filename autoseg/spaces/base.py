@@ -110,3 +110,20 @@ def derived(space: Any, kwargs: dict[str, Any], choices: Choices, probabilities:
     """
     derive = getattr(space, "derive", None)
     return plain(derive(choices, probabilities, kwargs)) if derive else plain(choices)
+
+
+def operations_in(space: Any, choices: Mapping[str, Any]) -> dict[str, str]:
+    """The choices that are operations, without those of inputs and skips.
+
+    Args:
+        space: The space or its class; a static ``is_operation(label)`` says which decisions are operations,
+            otherwise all whose value is a name are.
+        choices: Some or all choices.
+
+    Example:
+        >>> from autoseg.spaces.searchnet import SearchNet
+        >>> operations_in(SearchNet, {"c1_0_1": "conv3", "c1_3_in": "0+1"})
+        {'c1_0_1': 'conv3'}
+    """
+    test = getattr(space, "is_operation", lambda label: True)
+    return {label: value for label, value in choices.items() if isinstance(value, str) and test(label)}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.baselines.layers import he_initialise
+from autoseg.nn.batchnorm import tolerate_single_values
 from autoseg.nn.ops import EXTRA_OPERATIONS, search_net_operations
 from autoseg.search.architecture import Architecture
 from autoseg.spaces import searchnet_code
@@ -120,7 +121,8 @@ class SearchNet(ModelSpace):
             unit(f"c{i}", 2 * c if transposed else 3 * c, c) for i, c in enumerate(channels[-2::-1], 6)
         )
         self.head = nn.Conv2d(width, num_classes, 1)
-        he_initialise(self)
+        he_initialise(self)  # as the baselines, so that the U-Net of the space is theirs to the last bit
+        tolerate_single_values(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` to logits ``(N, num_classes, H, W)``.
@@ -178,6 +180,11 @@ class SearchNet(ModelSpace):
             True
         """
         return searchnet_code.derive(choices, probabilities, *_space(kwargs))
+
+    @staticmethod
+    def is_operation(label: str) -> bool:
+        """Whether a decision is an operation, not a pair of edges."""
+        return not label.endswith("_in")
 
     @staticmethod
     def named(kwargs: dict[str, Any]) -> dict[str, Choices]:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
-from toy import Mixed, PlantedWide, block, planted_task
 from torch import Tensor, nn
+from toy import Mixed, PlantedWide, block, planted_task
 
 from autoseg import registry
 from autoseg.agreement import rank_agreement

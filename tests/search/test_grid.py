@@ -16,7 +16,7 @@ from autoseg.spaces.base import decisions
 def test_finds_the_planted_architecture(tmp_path: Path) -> None:
     results = searches(Grid, tmp_path, trials=96)
     assert found(results) == 5
-    assert all(result.notes == [] for result in results)
+    assert all(result.notes == [] and len(result.candidates) == 96 for result in results)
 
 
 def test_finds_it_by_training(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from trial_tools import outcome, stable, toy_spaces, wide_task
 from autoseg.errors import Interrupted, UserError
 from autoseg.progress import Progress
 from autoseg.runfolder import Journal, read_json
-from autoseg.search import trials
+from autoseg.search import trial_ledger, trials
 from autoseg.search.evolution import Evolution
 from autoseg.search.multitrial import MultiTrial
 from autoseg.search.objective import Objective
@@ -219,7 +219,7 @@ def test_resume_with_real_trainings_is_exact(
     """Killed between trials and in the middle of trainings; 2 x 8 steps and one more update per trial."""
     monkeypatch.setattr(trials, "train_network", partial(train_network, save_every=0.0))
     whole = strategy(**SHORT).search(wide_task(tmp_path / "whole", 3))
-    for call in (5, 12, 30):  # in the first epoch; in the second; in the training after that
+    for call in (5, 12, 23):  # in the first epoch; in the second; in the second epoch of the next training
         task = wide_task(tmp_path / "cut", 3)
         task.progress = Killed(call)
         with pytest.raises(Interrupted):
@@ -341,7 +341,7 @@ def test_other_errors_end_the_search(
 def test_nothing_is_printed(
     strategy: type[MultiTrial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fake(monkeypatch)
+    fake(monkeypatch, lambda choices: 0.5)
     strategy(trials=8).search(planted_task(tmp_path, 0))
     assert capfd.readouterr() == ("", "")
 
@@ -361,13 +361,49 @@ def test_budget_in_seconds_is_shared_and_kept(tmp_path: Path) -> None:
     assert lengths == pytest.approx([1.0] * 4, abs=0.35)
 
 
+class FakeTime:
+    """A clock that only moves when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    process_time = monotonic
+
+
 def test_no_trial_is_begun_without_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake(monkeypatch, lambda choices: time.sleep(0.4) or 0.5)
-    result = RandomSearch(trials=4).search(wide_task(tmp_path, 0, seconds=1.0))
-    assert len(result.candidates) == 3  # after 1.2 s there is nothing left for the fourth
-    assert result.notes[0] == "The search ended after 3 of 4 trials: the time was over."
-    again = RandomSearch(trials=4).search(wide_task(tmp_path, 0, seconds=1.0))
+    clock, shares = FakeTime(), []
+
+    def train(task: SearchTask, number: int, choices: dict[str, Any], **lengths: Any) -> TrialResult:
+        shares.append(lengths["seconds"])
+        clock.now += 12.0  # longer than it should be
+        return TrialResult(miou=0.5, earlier=0.0, note="")
+
+    monkeypatch.setattr(trials, "train_candidate", train)
+    monkeypatch.setattr(trial_ledger, "time", clock)
+    result = RandomSearch(trials=4).search(wide_task(tmp_path, 0, seconds=40.0))
+    assert shares == [10.0, pytest.approx(28 / 3), 8.0]
+    assert len(result.candidates) == 3  # 4 s are less than half the share of the fourth
+    assert result.notes == ["The search ended after 3 of 4 trials: the time was over."]
+    clock.now += 1000.0  # interruptions do not count
+    again = RandomSearch(trials=4).search(wide_task(tmp_path, 0, seconds=40.0))
     assert outcome(again) == outcome(result)
+    assert again.seconds == 36.0
+
+
+def test_time_before_a_kill_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeTime()
+
+    def train(task: SearchTask, number: int, choices: dict[str, Any], **lengths: Any) -> TrialResult:
+        clock.now += 3.0
+        return TrialResult(miou=0.5, earlier=7.0, note="")
+
+    monkeypatch.setattr(trials, "train_candidate", train)
+    monkeypatch.setattr(trial_ledger, "time", clock)
+    result = RandomSearch(trials=2).search(wide_task(tmp_path, 0))
+    assert [row["seconds"] for row in result.history] == [10.0, 20.0]
 
 
 def test_overhead_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

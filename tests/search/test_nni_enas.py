@@ -17,10 +17,10 @@ from nni.nas.strategy import ENAS
 from nni.nas.strategy._rl_impl import TuningEnvironment, default_policy_fn
 from toy import planted_task
 
-from autoseg.search import nni_enas
-from autoseg.search.enas_keeper import RewardBatches
-from autoseg.search.nni_enas import CuredEnas, EnasModule, TaggedBatches, ppo
-from autoseg.search.supernet import use_batch_statistics
+from autoseg.search import health, nni_enas
+from autoseg.search.batches import RewardBatches, TaggedBatches
+from autoseg.search.nni_enas import CuredEnas, EnasModule, ppo
+from autoseg.search.supernet import select, use_batch_statistics
 from autoseg.train.clock import Clock
 from autoseg.train.compute import seed_everything
 from autoseg.train.fit import EpochSeed, make_trainer, quiet_lightning
@@ -243,10 +243,10 @@ def one_more_update(engine: EnasModule) -> dict[str, torch.Tensor]:
 
 def test_state_of_the_controller_reloads_exactly(tmp_path: Path) -> None:
     first = search(tmp_path, epochs=3).oneshot_module
-    frozen = deepcopy(first.controller_state())
+    frozen = deepcopy(first.search_state())
     second = search(tmp_path, epochs=1).oneshot_module
-    second.load_controller_state(frozen)
-    assert second.controller_state()["counter"] == 12
+    second.load_search_state(frozen)
+    assert second.search_state()["counter"] == 12
     moments = second.policy.optim.state_dict()["state"]
     assert moments and all(float(m["step"]) == 6 for m in moments.values())  # 3 updates of 2 passes
     expected, got = one_more_update(first), one_more_update(second)
@@ -254,9 +254,11 @@ def test_state_of_the_controller_reloads_exactly(tmp_path: Path) -> None:
 
 
 def test_state_between_updates_is_refused(engine: EnasModule) -> None:
+    assert engine.complete
     engine._trajectory_counter = 3
+    assert not engine.complete
     with pytest.raises(RuntimeError, match="rewards are waiting"):
-        engine.controller_state()
+        engine.search_state()
 
 
 # Beside the cures
@@ -264,16 +266,24 @@ def test_state_between_updates_is_refused(engine: EnasModule) -> None:
 
 def test_entropy(engine: EnasModule) -> None:
     set_bias(engine, [0.0, 0.0, 0.0])
-    assert engine.entropy() == pytest.approx(1)  # of three options and of two alike
+    assert health.entropy(engine.distribution()) == pytest.approx(1)  # of three options and of two alike
     set_bias(engine, [50.0, 0.0, 0.0])
-    assert engine.entropy() == pytest.approx(0, abs=1e-6)
+    assert health.entropy(engine.distribution()) == pytest.approx(0, abs=1e-6)
     # p = 3/4 and 1/4: the binary entropy 0.8113 for op2; op has p = 3/5, 1/5, 1/5.
     set_bias(engine, [float(torch.tensor(3.0).log()), 0.0, 0.0])
     three = -(0.6 * torch.tensor(0.6).log() + 0.4 * torch.tensor(0.2).log()) / torch.tensor(3.0).log()
-    assert engine.entropy() == pytest.approx((0.811278 + float(three)) / 2, abs=1e-5)
+    assert health.entropy(engine.distribution()) == pytest.approx((0.811278 + float(three)) / 2, abs=1e-5)
+
+
+def test_distribution(engine: EnasModule) -> None:
+    """Probabilities of every decision, of its own values alone."""
+    set_bias(engine, [float(torch.tensor(3.0).log()), 0.0, 0.0])
+    found = engine.distribution()
+    assert found["op"] == pytest.approx({"noise": 0.6, "conv1": 0.2, "conv3": 0.2}, abs=1e-5)
+    assert found["op2"] == pytest.approx({"noise": 0.75, "identity": 0.25}, abs=1e-5)
 
 
 def test_select(engine: EnasModule) -> None:
     for choices in ({"op": "conv3", "op2": "noise"}, {"op": "conv1", "op2": "identity"}):
-        engine.select(choices)
+        select(engine, choices)
         assert {str(m.label): m._sampled for m in engine.supernet_modules()} == choices

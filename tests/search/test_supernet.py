@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
-from nni.nas.strategy import RandomOneShot
+from nni.nas.strategy import DARTS
 from torch import nn
 from toy import planted_task
 
-from autoseg.search.supernet import score_paths, use_batch_statistics
+from autoseg.search.supernet import PathSupernet, select, use_batch_statistics
 from autoseg.search.task import SearchTask
 from autoseg.train import metrics
 
@@ -24,61 +22,73 @@ def task(tmp_path: Path) -> SearchTask:
 
 
 @pytest.fixture
-def supernet(task: SearchTask) -> nn.Module:
+def trained(task: SearchTask) -> nn.Module:
+    """A network whose weights were shared, with those of a gradient strategy beside them."""
     torch.manual_seed(0)
-    return RandomOneShot().mutate_model(use_batch_statistics(task.build_space()))
+    return DARTS().mutate_model(use_batch_statistics(task.build_space()))
 
 
-def select(supernet: nn.Module, choices: dict[str, Any]) -> None:
-    for module in supernet.modules():
-        if isinstance(module, BaseSuperNetModule):
-            module.resample(memo=dict(choices))
+@pytest.fixture
+def supernet(task: SearchTask, trained: nn.Module) -> PathSupernet:
+    return PathSupernet(task, trained.state_dict())
 
 
-def score(supernet: nn.Module, task: SearchTask, paths: list[dict[str, Any]]) -> list[float]:
-    return score_paths(
-        supernet,
-        lambda choices: select(supernet, choices),
-        paths,
-        val=task.val,
-        info=task.info,
-        normalisation=task.normalisation,
-        compute=task.compute,
-    )
+def test_weights_are_the_shared_ones(supernet: PathSupernet, trained: nn.Module) -> None:
+    weights = trained.state_dict()
+    assert any("_arch_alpha" in name for name in weights)  # these are no weights of paths
+    mine = supernet.network.state_dict()
+    assert set(mine) == {name for name in weights if "_arch_alpha" not in name}
+    assert len(mine) == 10  # two layers with weight and bias, two convolutions with normalisation
+    assert all(torch.equal(value, weights[name]) for name, value in mine.items())
 
 
-def test_scores_are_the_miou_of_the_whole_set(supernet: nn.Module, task: SearchTask) -> None:
-    scores = score(supernet, task, PATHS)
+def test_weights_that_are_missing_are_an_error(task: SearchTask, trained: nn.Module) -> None:
+    weights = {name: value for name, value in trained.state_dict().items() if "head" not in name}
+    with pytest.raises(RuntimeError, match=r"head\.weight"):
+        PathSupernet(task, weights)
+
+
+def test_scores_are_the_miou_of_the_whole_set(supernet: PathSupernet, task: SearchTask) -> None:
+    scores = [supernet.score(path) for path in PATHS]
     x = torch.stack([task.normalisation.apply(image) for image, _ in task.val])
     target = np.stack([mask for _, mask in task.val])
     for path, value in zip(PATHS, scores, strict=True):
-        select(supernet, path)
+        select(supernet.network, path)
         with torch.no_grad():
-            prediction = supernet(x).argmax(1).numpy()
+            prediction = supernet.network(x).argmax(1).numpy()
         assert value == pytest.approx(float(metrics.miou(metrics.confusion(prediction, target, 2))))
     assert scores[0] != scores[1]
 
 
-def test_scores_do_not_depend_on_what_went_before(supernet: nn.Module, task: SearchTask) -> None:
-    forth, back = score(supernet, task, PATHS), score(supernet, task, PATHS[::-1])
-    supernet.train()
+def test_scores_do_not_depend_on_what_went_before(supernet: PathSupernet) -> None:
+    forth, back = [supernet.score(path) for path in PATHS], [supernet.score(path) for path in PATHS[::-1]]
+    supernet.network.train()
     for path in PATHS:
-        select(supernet, path)
-        supernet(torch.randn(4, 1, 16, 16) * 100)
-    assert forth == back[::-1] == score(supernet, task, PATHS)
+        select(supernet.network, path)
+        supernet.network(torch.randn(4, 1, 16, 16) * 100)
+    assert forth == back[::-1] == [supernet.score(path) for path in PATHS]
 
 
-def test_nothing_to_score_is_zero(supernet: nn.Module, task: SearchTask) -> None:
+def test_nothing_to_score_is_zero(supernet: PathSupernet, task: SearchTask) -> None:
     task.val.masks = [np.full_like(mask, task.info.ignore_index) for mask in task.val.masks]
-    assert score(supernet, task, PATHS) == [0.0, 0.0]
+    assert [supernet.score(path) for path in PATHS] == [0.0, 0.0]
 
 
-def test_mode_and_gradients_stay(supernet: nn.Module, task: SearchTask) -> None:
+def test_mode_and_gradients_stay(supernet: PathSupernet) -> None:
     for mode in (True, False):
-        supernet.train(mode)
-        score(supernet, task, PATHS[:1])
-        assert supernet.training is mode
-    assert all(p.grad is None for p in supernet.parameters())
+        supernet.network.train(mode)
+        supernet.score(PATHS[0])
+        assert supernet.network.training is mode
+    assert all(p.grad is None for p in supernet.network.parameters())
+
+
+def test_select_follows_a_value_for_every_decision(supernet: PathSupernet) -> None:
+    x = torch.randn(2, 1, 16, 16)
+    network = supernet.network.eval()
+    for op in ("conv1", "conv3"):
+        select(network, {"op": op, "op2": "identity"})
+        layer = dict(network.named_modules())["op"]
+        assert torch.equal(network(x), network.head(layer[op](network.stem(x))))
 
 
 def test_batch_statistics() -> None:

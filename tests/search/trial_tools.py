@@ -14,6 +14,7 @@ from toy import Planted, PlantedWide, planted_task
 from autoseg import registry
 from autoseg.search import trials
 from autoseg.search.multitrial import MultiTrial
+from autoseg.search.objective import Cost, CostMeter
 from autoseg.search.task import SearchResult, SearchTask
 from autoseg.search.trials import TrialResult
 
@@ -35,13 +36,14 @@ def toy_spaces() -> Iterator[None]:
 
 @contextmanager
 def scored_by_formula() -> Iterator[None]:
-    """Candidates of PlantedWide are not trained: their quality is known."""
+    """Candidates of PlantedWide are neither trained nor measured: their quality is known."""
 
     def score(task: SearchTask, number: int, choices: dict[str, Any], **lengths: Any) -> TrialResult:
         return TrialResult(miou=PlantedWide.quality(choices), earlier=0.0, note="")
 
     with toy_spaces(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(trials, "train_candidate", score)
+        patch.setattr(CostMeter, "of", lambda meter, choices, full=False: Cost(1))
         yield
 
 

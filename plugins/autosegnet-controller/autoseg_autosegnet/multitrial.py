@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from nni.nas.strategy.base import Strategy
 
+from autoseg.search.health import UNDECIDED
 from autoseg.search.multitrial import MultiTrial
 from autoseg.search.task import SearchTask
 from autoseg.spaces.base import Choices
@@ -32,6 +33,7 @@ class ControllerMultiTrial(MultiTrial):
     """
 
     name: ClassVar[str] = "autosegnet"
+    patience: ClassVar[int] = 200
 
     def __init__(self, controller: ControllerOptions, *, trials: int, epochs: int) -> None:
         super().__init__(trials=trials, epochs=epochs, checks=controller.checks())
@@ -40,6 +42,16 @@ class ControllerMultiTrial(MultiTrial):
     def strategy(self, task: SearchTask, named: list[Choices], values: dict[str, list[Any]]) -> Strategy:
         """An NNI strategy around the controller."""
         return ControllerStrategy(self.controller.learner(values, task.seed))
+
+    def notes(self, rows: list[dict[str, Any]]) -> list[str]:
+        """Say so when the controller has hardly learned."""
+        entropies = [row["entropy"] for row in rows if row["entropy"] is not None]
+        if not entropies or entropies[-1] <= UNDECIDED:
+            return []
+        return [
+            f"The search has not converged: the controller is still undecided (entropy {entropies[-1]:.2f} of 1), and its "
+            "proposals were hardly better than random ones; more trials would give it a chance."
+        ]
 
 
 class ControllerStrategy(Strategy):

@@ -16,6 +16,11 @@ from autoseg_autosegnet.options import ControllerOptions
 
 _MODES = ("one-shot", "multi-trial")
 
+ONE_SHOT_LR = 5e-4
+"""The controller's learning rate in the paper."""
+MULTI_TRIAL_LR = 5e-3
+"""With the paper's, a controller has learned nothing after a hundred rewards (README.md has numbers)."""
+
 
 class AutoSegNetSearch:
     """The AutoSegNet controller: a 2-layer LSTM that learns by REINFORCE, on any space.
@@ -35,7 +40,8 @@ class AutoSegNetSearch:
             without it that of the space.
         hidden: Width of the LSTM and of its embeddings.
         layers: Layers of the LSTM.
-        controller_lr: Learning rate of the controller (Adam).
+        controller_lr: Learning rate of the controller (Adam); by default the paper's 5e-4 with shared weights, and
+            5e-3 in multi-trial mode, where rewards are few.
         entropy: Weight of the entropy bonus.
         baseline_decay: Decay of the moving average of the rewards, per reward.
         tanh_constant: Bound of the controller's logits; None for none.
@@ -67,11 +73,11 @@ class AutoSegNetSearch:
         rewards: int = 32,
         candidates: int = 12,
         lr: float = 0.5,
-        rewards_per_update: int = 4,
+        rewards_per_update: int = 8,
         order: list[str] | None = None,
         hidden: int = 100,
         layers: int = 2,
-        controller_lr: float = 5e-4,
+        controller_lr: float | None = None,
         entropy: float = 1e-4,
         baseline_decay: float = 0.99,
         tanh_constant: float | None = 2.5,
@@ -80,18 +86,19 @@ class AutoSegNetSearch:
         if mode not in _MODES:
             what, where = f"must be one of {', '.join(_MODES)}, not {mode!r}", "strategy autosegnet, option mode"
             raise UserError(Problem(what, where, "change it"))
+        self.one_shot = mode == "one-shot"
+        default_lr = ONE_SHOT_LR if self.one_shot else MULTI_TRIAL_LR
         controller = ControllerOptions(
             order=order,
             hidden=hidden,
             layers=layers,
-            controller_lr=controller_lr,
+            controller_lr=default_lr if controller_lr is None else controller_lr,
             entropy=entropy,
             baseline_decay=baseline_decay,
             tanh_constant=tanh_constant,
             temperature=temperature,
             rewards_per_update=rewards_per_update,
         )
-        self.one_shot = mode == "one-shot"
         self._search: OneShot | MultiTrial
         if self.one_shot:
             self._search = ControllerOneShot(
