@@ -10,7 +10,7 @@ asked for again with more architectures trains the further ones only.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from autoseg.config import load_config
 from autoseg.environment import data_hash
 from autoseg.errors import Problem, UserError, raise_if
 from autoseg.experiment import claimed
+from autoseg.jobs import search_task
 from autoseg.plan import Plan
 from autoseg.prepare import FINALIST, Prepared, prepare
 from autoseg.progress import Progress
 from autoseg.report.audit_figure import audit_scatter
+from autoseg.report.page import write_report
 from autoseg.runfolder import RunFolder, read_json, write_bytes, write_json
 from autoseg.search.audit_trials import draw, measure
-from autoseg.search.objective import Objective
 from autoseg.search.oneshot import STATE
 from autoseg.search.task import SearchTask
 from autoseg.statefile import load_tree
@@ -70,13 +71,21 @@ def audit(
         weights = _shared_weights(folder, prepared)
         plan = Plan.from_json(read_json(folder.plan))
         settings = _settings(folder, plan, prepared, seconds, epochs, seed)
-        task = _task(folder, prepared, plan, settings["seed"], progress)
+        task = replace(
+            search_task(folder, prepared, plan, progress),
+            recipe=plan.recipe,
+            seed=settings["seed"],
+            folder=folder.path / FOLDER,
+            seconds=None,
+        )
         prepared.compute.prepare()
         paths = draw(task, count)
         rows = measure(task, weights, paths, seconds=settings["seconds"], epochs=settings["epochs"])
         found = _result(task, prepared.config.strategy.name, count, rows, settings)
         write_bytes(task.folder / "audit.png", _picture(found))
         write_json(task.folder / "audit.json", found)
+        if folder.report.exists():
+            write_report(folder.path, prepared.data)
     return found
 
 
@@ -153,27 +162,6 @@ def _training_seconds(folder: RunFolder, plan: Plan) -> float:
         return float(read_json(tested)["train_seconds"])
     predicted = next(stage["seconds"] for stage in plan.stages if stage["name"] == f"train {FINALIST}")
     return float(predicted) / len(plan.seeds)
-
-
-def _task(folder: RunFolder, prepared: Prepared, plan: Plan, seed: int, progress: Progress) -> SearchTask:
-    """The search of the run, with the folder of the audit as its folder."""
-    config, data = prepared.config, prepared.data
-    return SearchTask(
-        space=config.space.name,
-        kwargs=dict(config.space.options),
-        space_class=prepared.space,
-        train=data.train,
-        val=data.val,
-        info=data.info,
-        normalisation=prepared.normalisation,
-        recipe=plan.recipe,
-        compute=prepared.compute,
-        seed=seed,
-        folder=folder.path / FOLDER,
-        progress=progress,
-        objective=Objective(**config.objective.model_dump()),
-        final_kwargs=dict(config.train.space_options),
-    )
 
 
 def _result(

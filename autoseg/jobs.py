@@ -88,28 +88,31 @@ def do_job(job: Job, folder: RunFolder, prepared: Prepared, plan: Plan, progress
     train_and_test(folder, prepared, plan, spec, job.seed, progress)
 
 
-def search(folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress) -> None:
-    """Search and write architecture.json."""
+def search_task(folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress) -> SearchTask:
+    """What the strategy of a run is given."""
     config, data = prepared.config, prepared.data
-    result = prepared.strategy.search(
-        SearchTask(
-            space=config.space.name,
-            kwargs=dict(config.space.options),
-            space_class=prepared.space,
-            train=data.train,
-            val=data.val,
-            info=data.info,
-            normalisation=prepared.normalisation,
-            recipe=plan.search_recipe,
-            compute=prepared.compute,
-            seed=config.seed,
-            folder=folder.search,
-            seconds=plan.search_seconds,
-            progress=progress,
-            objective=Objective(**config.objective.model_dump()),
-            final_kwargs=dict(config.train.space_options),
-        )
+    return SearchTask(
+        space=config.space.name,
+        kwargs=dict(config.space.options),
+        space_class=prepared.space,
+        train=data.train,
+        val=data.val,
+        info=data.info,
+        normalisation=prepared.normalisation,
+        recipe=plan.search_recipe,
+        compute=prepared.compute,
+        seed=config.seed,
+        folder=folder.search,
+        seconds=plan.search_seconds,
+        progress=progress,
+        objective=Objective(**config.objective.model_dump()),
+        final_kwargs=dict(config.train.space_options),
     )
+
+
+def search(folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress) -> None:
+    """Search and write architecture.json, with its picture."""
+    result = prepared.strategy.search(search_task(folder, prepared, plan, progress))
     for note in result.notes:
         progress.note(note)
     found = {**result.architecture.to_json(), "search_seconds": round(result.seconds, 1), "notes": result.notes}

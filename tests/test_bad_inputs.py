@@ -275,7 +275,7 @@ class Net(ModelSpace):
         super().__init__()
         self.stem = nn.Conv2d(in_channels, width, 1)
         self.ops = nn.ModuleList(
-            LayerChoice({"a": nn.Identity(), "b": nn.ReLU(), "c": nn.GELU()}, label=f"op{i}") for i in range(self.layers)
+            LayerChoice({"a": nn.ReLU(), "b": nn.SiLU(), "c": nn.GELU()}, label=f"op{i}") for i in range(self.layers)
         )
         self.pick = InputChoice(3, n_chosen=self.chosen, label="pick")
         self.head = nn.Conv2d(width, num_classes, 1)

@@ -326,7 +326,7 @@ repeats: 0
         ({"baselines": [{"name": "flat", "as": "random"}]}, "baselines[0]: the label 'random' belongs to the control"),
         ({"baselines": ["random", "random"]}, "baselines[1]: 2 baselines are called 'random'"),
         ({"baselines": [{"name": "random", "options": {"a": 1}}]}, "baselines[0].options: 'random' is a random"),
-        ({"objective": {"max_params": "2 million"}}, "objective.max_params: must be a number above 0, such as 500k, 2M"),
+        ({"objective": {"max_params": "2 million"}}, "objective.max_params: must be a number above 0, such as 500k"),
         ({"objective": {"max_params": 0}}, "objective.max_params: must be a number above 0"),
         ({"objective": {"max_params": 0.4}}, "objective.max_params: must be a number above 0"),
         ({"objective": {"max_flops": True}}, "objective.max_flops: must be a number above 0"),

@@ -81,6 +81,7 @@ class Run:
     epochs: list[dict[str, Any]]
     candidates: list[dict[str, Any]]
     pareto: dict[str, Any]
+    audit: dict[str, Any]
     models: list[ModelRun]
     verdict: dict[str, Any]
     missing: list[str]
@@ -164,6 +165,7 @@ def read_run(folder: Path) -> Run:
         epochs=[line for line in lines if line.get("kind") == "epoch"],
         candidates=[line for line in lines if line.get("kind") == "candidate"],
         pareto=read_object(folder / "search" / "pareto.json"),
+        audit=read_object(folder / "audit" / "audit.json"),
         models=models,
         verdict=verdict if isinstance(verdict, dict) else {},
         missing=missing,

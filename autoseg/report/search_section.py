@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -52,6 +54,8 @@ class SearchSection:
         limits: The hard limits in words.
         scored: How candidates were scored, in words.
         candidates: Rows of the best candidates.
+        audit: What an audit of the ranking says, in words.
+        scatter: Its plot, as a data URI.
     """
 
     lead: str
@@ -66,6 +70,8 @@ class SearchSection:
     limits: str
     scored: str
     candidates: list[dict[str, str]]
+    audit: str = ""
+    scatter: str = ""
 
     @property
     def shown(self) -> bool:
@@ -106,6 +112,8 @@ def search_section(run: Run) -> SearchSection:
         ),
         scored="after a short training" if trials else "with the shared weights of the supernet" if run.epochs else "",
         candidates=_best(run.candidates),
+        audit=_audit(run.audit),
+        scatter=_data_uri(run.folder / "audit" / "audit.png") if run.audit else "",
     )
 
 
@@ -179,6 +187,22 @@ def _lead(run: Run) -> str:
     found = ((len(run.epochs), "epoch", ""), (scored, "candidate", " scored"))
     counts = [f"{count} {what}{'s' * (count > 1)}{end}" for count, what, end in found if count]
     return f"{text}: {', '.join(counts)}." if counts and wall is not None else f"{text}." if wall is not None else ""
+
+
+def _audit(found: Mapping[str, Any]) -> str:
+    """Such as "...; Kendall's tau 0.41 (95 % interval 0.1 to 0.7); regret 1.2 points, of a random pick 3.4."."""
+    tau, regret, random = (number(found.get(key)) for key in ("tau", "regret", "random_regret"))
+    parts = [str(found.get("text") or "").rstrip(".")]
+    ends = found.get("interval")
+    if tau is not None and isinstance(ends, list) and len(ends) == 2:
+        parts.append(f"Kendall's tau {tau:.2f} (95 % interval {ends[0]:.2f} to {ends[1]:.2f})")
+    if regret is not None and random is not None:
+        parts.append(f"regret of its favourite {100 * regret:.1f} points, of a random pick {100 * random:.1f}")
+    return "; ".join(part for part in parts if part) + "." if any(parts) else ""
+
+
+def _data_uri(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else ""
 
 
 def _last(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:

@@ -13,7 +13,7 @@ from autoseg.runfolder import Journal
 from autoseg.search.objective import CostMeter
 from autoseg.search.supernet import PathSupernet
 from autoseg.search.task import SearchTask
-from autoseg.search.trials import TrialProgress, train_candidate
+from autoseg.search.trials import TrialProgress, state_file, train_candidate
 from autoseg.spaces.base import Choices, decisions, plain
 from autoseg.train.compute import seed_everything
 
@@ -77,6 +77,8 @@ def measure(
     if [row["choices"] for row in journal.rows[: len(paths)]] != paths[:done]:
         what = "the audit would now draw other architectures than the journal holds"
         raise UserError(Problem(what, str(journal.path), f"remove {task.folder} to start anew"))
+    for number in range(done):  # where the kill came between the two
+        state_file(task, number).unlink(missing_ok=True)
     left = max(0, len(paths) - done)
     length = f"{epochs} epoch(s) each"
     if seconds is not None:
@@ -103,8 +105,7 @@ def measure(
                 "note": trained["note"],
             }
         )
-    for leftover in task.folder.glob("trial-*.safetensors"):  # in the journal, all of them
-        leftover.unlink()
+        state_file(task, number).unlink(missing_ok=True)
     task.progress.end("audit", f"{left} architectures trained")
     return journal.rows[: len(paths)]
 

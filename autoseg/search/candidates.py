@@ -1,4 +1,4 @@
-"""The candidates of a one-shot search: drawn within the limits, scored with shared weights, ranked."""
+"""The candidates of a search: drawn within the limits, scored with shared weights, ranked."""
 
 from __future__ import annotations
 

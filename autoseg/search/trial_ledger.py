@@ -8,7 +8,6 @@ trained already.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -16,9 +15,11 @@ from typing import Any
 from autoseg.errors import Problem, UserError
 from autoseg.runfolder import Journal
 from autoseg.search import health, trials
+from autoseg.search.candidates import rank
 from autoseg.search.objective import CostMeter
 from autoseg.search.task import Candidate, SearchTask
 from autoseg.spaces.base import Choices, operations_in, plain
+from autoseg.train.clock import Stopwatch
 
 _LEAST_SHARE = 0.5  # of a trial's share of the time; with less left, no further trial is begun
 
@@ -54,13 +55,12 @@ class TrialLedger:
         self._meter = CostMeter(task)
         self._preferred: Mapping[str, Any] | None = None
         last = self._recorded[-1] if self._recorded else {}
-        self._seconds = float(last.get("seconds", 0.0)) - time.monotonic()
-        self._cpu_seconds = float(last.get("cpu_seconds", 0.0)) - time.process_time()
+        self._watch = Stopwatch(float(last.get("seconds", 0.0)), float(last.get("cpu_seconds", 0.0)))
 
     @property
     def seconds(self) -> float:
         """Wall-clock seconds of the search so far, interruptions left out."""
-        return self._seconds + time.monotonic()
+        return self._watch.wall
 
     @property
     def open(self) -> bool:
@@ -113,7 +113,7 @@ class TrialLedger:
         return float(self._answered[key]["miou"] or 0.0)
 
     def candidates(self) -> list[Candidate]:
-        """All trained candidates, best first.
+        """All trained candidates, best first; FLOPs and latency of the first few are measured.
 
         Raises:
             UserError: There is none, because all that were proposed break a limit.
@@ -124,7 +124,7 @@ class TrialLedger:
             Candidate(r["choices"], r["miou"], r["rank_source"], r["params"], r["flops"], r["latency_ms"])
             for r in self.trained
         ]
-        return sorted(found, key=lambda candidate: candidate.rank)
+        return rank(self.task, found, self._meter, self._watch)
 
     def notes(self) -> list[str]:
         """What the user should know about the way the search went."""
@@ -172,8 +172,8 @@ class TrialLedger:
                 seconds=share,
                 progress=trials.TrialProgress(self.task.progress, len(self.trained), self._state()),
             )
-            self._seconds += result["earlier"]
-            row |= {"miou": result["miou"], **asdict(self._meter.of(choices, full=True))}
+            self._watch = Stopwatch(self._watch.wall + result["earlier"], self._watch.cpu)
+            row |= {"miou": result["miou"], **asdict(self._meter.of(choices))}
             if result["note"]:
                 row["note"] = result["note"]
         trained = [*self.trained, row] if row["miou"] is not None else self.trained
@@ -182,7 +182,7 @@ class TrialLedger:
         stability = health.stability(self._preferred, health.most_probable(learned)) if learned else None
         return row | {
             "seconds": round(self.seconds, 3),
-            "cpu_seconds": round(self._cpu_seconds + time.process_time(), 3),
+            "cpu_seconds": round(self._watch.cpu, 3),
             "best": max(scores, default=None),
             "median": statistics.median(scores) if scores else None,
             "entropy": None if entropy is None else round(entropy, 6),

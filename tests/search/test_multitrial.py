@@ -19,7 +19,7 @@ from trial_tools import outcome, stable, toy_spaces, wide_task
 from autoseg.errors import Interrupted, UserError
 from autoseg.progress import Progress
 from autoseg.runfolder import Journal, read_json
-from autoseg.search import trial_ledger, trials
+from autoseg.search import trials
 from autoseg.search.evolution import Evolution
 from autoseg.search.multitrial import MultiTrial
 from autoseg.search.objective import Objective
@@ -28,6 +28,7 @@ from autoseg.search.rl import PolicyRl
 from autoseg.search.task import SearchTask
 from autoseg.search.tpe import Tpe
 from autoseg.search.trials import TrialResult, state_file
+from autoseg.train import clock as clocks
 from autoseg.train.module import TrainingDiverged
 from autoseg.train.trainer import train_network
 
@@ -382,7 +383,7 @@ def test_no_trial_is_begun_without_time(tmp_path: Path, monkeypatch: pytest.Monk
         return TrialResult(miou=0.5, earlier=0.0, note="")
 
     monkeypatch.setattr(trials, "train_candidate", train)
-    monkeypatch.setattr(trial_ledger, "time", clock)
+    monkeypatch.setattr(clocks, "time", clock)
     result = RandomSearch(trials=4).search(wide_task(tmp_path, 0, seconds=40.0))
     assert shares == [10.0, pytest.approx(28 / 3), 8.0]
     assert len(result.candidates) == 3  # 4 s are less than half the share of the fourth
@@ -401,7 +402,7 @@ def test_time_before_a_kill_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return TrialResult(miou=0.5, earlier=7.0, note="")
 
     monkeypatch.setattr(trials, "train_candidate", train)
-    monkeypatch.setattr(trial_ledger, "time", clock)
+    monkeypatch.setattr(clocks, "time", clock)
     result = RandomSearch(trials=2).search(wide_task(tmp_path, 0))
     assert [row["seconds"] for row in result.history] == [10.0, 20.0]
 

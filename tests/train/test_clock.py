@@ -8,7 +8,7 @@ import math
 import pytest
 
 from autoseg.train import clock as module
-from autoseg.train.clock import Clock, learning_rate
+from autoseg.train.clock import Clock, Stopwatch, learning_rate
 
 
 @pytest.fixture
@@ -89,3 +89,24 @@ def test_other_warm_up_and_end() -> None:
     assert learning_rate(1.0, 0.0, warmup=0.0) == 1.0
     assert learning_rate(1.0, 0.5, warmup=0.0, final=0.0) == pytest.approx(0.5)
     assert learning_rate(1.0, 0.25, warmup=0.5) == 0.5
+
+
+def test_a_training_that_goes_on_from_another_one(now: list[float]) -> None:
+    """Epochs are numbered on; the share that is done begins at nothing."""
+    clock = Clock(epochs=4, first_epoch=10)
+    assert clock.fraction(10, 0, 8) == 0.0 and clock.fraction(12, 4, 8) == 0.625
+    assert clock.done(10, 4, 8) == 0.5 and clock.fraction(14, 0, 8) == 1.0
+    timed = Clock(seconds=50, first_epoch=10)
+    now[0] += 20
+    assert timed.fraction(10, 0, 8) == 0.4
+
+
+def test_stopwatch(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wall-clock and CPU seconds run apart, and on from what was used before."""
+    cpu = [7.0]
+    monkeypatch.setattr(module.time, "process_time", lambda: cpu[0])
+    watch = Stopwatch(wall=30.0, cpu=55.0)
+    now[0] += 12
+    cpu[0] += 20
+    assert (watch.wall, watch.cpu) == (42.0, 75.0)
+    assert (Stopwatch().wall, Stopwatch().cpu) == (0.0, 0.0)

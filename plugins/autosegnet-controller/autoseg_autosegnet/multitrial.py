@@ -49,8 +49,8 @@ class ControllerMultiTrial(MultiTrial):
         if not entropies or entropies[-1] <= UNDECIDED:
             return []
         return [
-            f"The search has not converged: the controller is still undecided (entropy {entropies[-1]:.2f} of 1), and its "
-            "proposals were hardly better than random ones; more trials would give it a chance."
+            f"The search has not converged: the controller is still undecided (entropy {entropies[-1]:.2f} of 1), and "
+            "its proposals were hardly better than random ones; more trials would give it a chance."
         ]
 
 

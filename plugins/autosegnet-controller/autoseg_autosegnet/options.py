@@ -28,7 +28,7 @@ class ControllerOptions:
     Example:
         >>> learner = ControllerOptions(hidden=8).learner({"op": ["conv3", "conv5"]}, seed=1)
         >>> learner.controller.labels, learner.rewards_per_update
-        (['op'], 8)
+        (['op'], 4)
     """
 
     order: Sequence[str] | None = None
@@ -39,7 +39,7 @@ class ControllerOptions:
     baseline_decay: float = 0.99
     tanh_constant: float | None = 2.5
     temperature: float = 1.0
-    rewards_per_update: int = 8
+    rewards_per_update: int = 4
 
     def checks(self) -> list[tuple[bool, str, str]]:
         """``(is it right?, option, what is wrong otherwise)``; the order can only be checked with a space."""

@@ -19,7 +19,7 @@ _MODES = ("one-shot", "multi-trial")
 ONE_SHOT_LR = 5e-4
 """The controller's learning rate in the paper."""
 MULTI_TRIAL_LR = 5e-3
-"""With the paper's, a controller has learned nothing after a hundred rewards (README.md has numbers)."""
+"""With the paper's, a hundred trials teach a controller hardly anything; README.md has numbers."""
 
 
 class AutoSegNetSearch:
@@ -73,7 +73,7 @@ class AutoSegNetSearch:
         rewards: int = 32,
         candidates: int = 12,
         lr: float = 0.5,
-        rewards_per_update: int = 8,
+        rewards_per_update: int = 4,
         order: list[str] | None = None,
         hidden: int = 100,
         layers: int = 2,
