@@ -53,6 +53,7 @@ class Darts(OneShot):
     """
 
     name = "darts"
+    steps_in_time = 8  # each is as long as a dozen of one path
 
     def __init__(
         self,

@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 
 POOL_SEED = 1 << 20
 STATE = "state.safetensors"
-_STEPS_IN_TIME = 40  # per epoch under a budget in seconds: warm-up and search end at epochs
 
 
 class OneShot(ABC):
@@ -65,6 +64,7 @@ class OneShot(ABC):
         learns: Whether the engine learns which choices are good, so that there is a most probable one.
         tuning: Share of the search for the tuning, 0 for none.
         scoring: Share of a budget in seconds for scoring the candidates.
+        steps_in_time: Most steps of an epoch under a budget in seconds, where warm-up and search end at epochs.
 
     Raises:
         UserError: An option is out of range; all problems together.
@@ -75,6 +75,7 @@ class OneShot(ABC):
     learns = True
     tuning = 0.0
     scoring = 0.1
+    steps_in_time = 40
 
     def __init__(self, *, epochs: int = 12, warmup: float = 0.3, lr: float | None = None, candidates: int = 12) -> None:
         self.epochs, self.warmup, self.lr, self.candidates = epochs, warmup, lr, candidates
@@ -252,7 +253,7 @@ class OneShot(ABC):
         seed_everything(task.seed, first)
         network: Any = use_batch_statistics(task.build_space())
         divisor = int(getattr(network, "size_divisor", 1))
-        most = None if task.seconds is None else _STEPS_IN_TIME
+        most = None if task.seconds is None else self.steps_in_time
         train = train_loader(task.train, task.info, task.normalisation, task.recipe, task.seed, divisor, most)
         if pool is None:
             warm = min(round(self.warmup * epochs), epochs - 1) if epochs is not None else 1 << 30
