@@ -112,19 +112,23 @@ class PathModule(BaseOneShotLightningModule):
         training_module: The LightningModule with loss and optimiser.
         make_chooser: Makes the chooser of a supernet.
         admits: Whether a path is within the limits; the reward of others is 0 and they are not scored.
+        warmup_epochs: Epochs in which nothing is rewarded.
 
     Attributes:
-        warmup_epochs: Epochs in which nothing is rewarded.
         rewards: Rewards given, 0..1, in order; the caller empties it for each epoch.
     """
 
     def __init__(
-        self, training_module: Any, make_chooser: Callable[[ModelSpace], Chooser], admits: Callable[[Choices], bool]
+        self,
+        training_module: Any,
+        make_chooser: Callable[[ModelSpace], Chooser],
+        admits: Callable[[Choices], bool],
+        warmup_epochs: int = 0,
     ) -> None:
         super().__init__(training_module)
         self._make_chooser, self._admits = make_chooser, admits
         self._chooser: list[Chooser] = []  # in a list: a chooser that is a network is no part of the supernet
-        self.warmup_epochs = 0
+        self.warmup_epochs = warmup_epochs
         self.rewards: list[float] = []
 
     def set_model(self, model: ModelSpace) -> None:
@@ -197,20 +201,22 @@ class PathStrategy(RandomOneShot):
     Args:
         make_chooser: Makes the chooser of a supernet; uniform by default.
         admits: Whether a path is within the limits.
+        warmup_epochs: Epochs in which nothing is rewarded.
     """
 
     def __init__(
         self,
         make_chooser: Callable[[ModelSpace], Chooser] | None = None,
         admits: Callable[[Choices], bool] = lambda choices: True,
+        warmup_epochs: int = 0,
     ) -> None:
         super().__init__()
         self._make_chooser = make_chooser or (lambda space: Uniform(decisions(space)))
-        self._admits = admits
+        self._admits, self._warmup_epochs = admits, warmup_epochs
 
     def configure_oneshot_module(self, training_module: Any) -> PathModule:
         """Our module in place of NNI's."""
-        return PathModule(training_module, self._make_chooser, self._admits)
+        return PathModule(training_module, self._make_chooser, self._admits, self._warmup_epochs)
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
         """Both loaders one after the other, tagged."""

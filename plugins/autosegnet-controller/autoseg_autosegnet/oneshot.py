@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 
 from autoseg.search.batches import RewardBatches
-from autoseg.search.nni_paths import Chooser, PathModule, PathStrategy
+from autoseg.search.nni_paths import PathStrategy
 from autoseg.search.objective import CostMeter
 from autoseg.search.oneshot import OneShot
 from autoseg.search.task import SearchTask
-from autoseg.spaces.base import Choices, decisions
+from autoseg.spaces.base import decisions
 from autoseg.train.module import Optimisation
 from autoseg.train.recipe import Recipe
 from autoseg_autosegnet.options import ControllerOptions
@@ -32,28 +30,6 @@ def paper_schedule(peak: float, fraction: float) -> float:
         (0.5, 0.25)
     """
     return learning_rate(fraction * EPOCHS, peak=peak)
-
-
-class ControllerPaths(PathStrategy):
-    """NNI's path-sampling strategy with a controller that is not rewarded in the warm-up.
-
-    Args:
-        make_chooser: Makes the controller of a supernet.
-        admits: Whether a path is within the limits.
-        warmup_epochs: Length of the warm-up.
-    """
-
-    def __init__(
-        self, make_chooser: Callable[[ModelSpace], Chooser], admits: Callable[[Choices], bool], warmup_epochs: int
-    ) -> None:
-        super().__init__(make_chooser, admits)
-        self.warmup_epochs = warmup_epochs
-
-    def configure_oneshot_module(self, training_module: Any) -> PathModule:
-        """The module that trains and scores paths."""
-        module = super().configure_oneshot_module(training_module)
-        module.warmup_epochs = self.warmup_epochs
-        return module
 
 
 class ControllerOneShot(OneShot):
@@ -93,7 +69,7 @@ class ControllerOneShot(OneShot):
 
     def engine(self, task: SearchTask, epochs: int | None, warmup_epochs: int) -> OneShotStrategy:
         """NNI's path-sampling engine with the controller in place of its uniform draws."""
-        return ControllerPaths(
+        return PathStrategy(
             lambda supernet: self.controller.learner(decisions(supernet), task.seed),
             CostMeter(task).admits,
             warmup_epochs,
