@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from tiny_experiment import EXPERIMENT, MODELS, write_experiment
 from autoseg import __version__
 from autoseg.cli import main
 from autoseg.errors import AutosegError, Interrupted, UserError
+from autoseg.terminal.guard import guarded
 
 pytestmark = pytest.mark.usefixtures("one_core")
 Call = Callable[..., tuple[int, str, str]]
@@ -422,6 +424,32 @@ def test_a_second_signal_does_not_disturb_the_ending_but_a_later_one_counts(
     assert call("plan", experiment)[0] == 0  # the last one came within the patience of the one before
     assert caught == [100.0, 104.0]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+class KilledWhileItDies:
+    """The exception of the signal is raised in a destructor, where Python drops it."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_dropped_interruption_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoseg.terminal.guard._PATIENCE", 0.2)
+    reached = []
+
+    def app(arguments: list[str], prog_name: str) -> None:
+        KilledWhileItDies()
+        reached.append("dropped")
+        try:
+            time.sleep(30)
+        finally:
+            time.sleep(0.5)  # an ending longer than the patience is not disturbed
+            reached.append("ended")
+
+    began = time.monotonic()
+    assert guarded(app, []) == 130
+    assert reached == ["dropped", "ended"] and time.monotonic() - began < 5
 
 
 def test_the_experiment_of_these_tests_is_not_changed_by_them(experiment: Path) -> None:

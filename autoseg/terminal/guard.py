@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from contextlib import suppress
@@ -70,23 +71,43 @@ def guarded(app: Any, arguments: list[str]) -> int:
         _say(f"autoseg: internal error: {type(error).__name__}: {first} (please report it with {_keep_traceback()})")
         return 1
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        handler.over()
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 class _Interrupt:
     """Signal handler that raises :class:`Interrupted`; impatient repetitions do not disturb the ending.
 
-    A later signal raises again: the first may have hit a place where Python drops exceptions.
+    The exception may hit a place where Python drops exceptions, such as the end of an object's life. So the
+    signal is repeated after a while, and raises again unless the first one is on its way out.
     """
 
     def __init__(self) -> None:
         self._raised_at = -math.inf
+        self._again: threading.Timer | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if time.monotonic() - self._raised_at > _PATIENCE:
-            self._raised_at = time.monotonic()
-            raise Interrupted
+        if time.monotonic() - self._raised_at <= _PATIENCE or _unwinding():
+            return
+        self._raised_at = time.monotonic()
+        self._again = threading.Timer(1.1 * _PATIENCE, os.kill, (os.getpid(), number))
+        self._again.daemon = True
+        self._again.start()
+        raise Interrupted
+
+    def over(self) -> None:
+        """The program has ended: no more repetitions."""
+        if self._again is not None:
+            self._again.cancel()
+
+
+def _unwinding() -> bool:
+    """Whether an interruption is being handled right now."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return error is not None
 
 
 def _reader_gone() -> int:
