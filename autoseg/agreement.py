@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 _RESAMPLES = 1000
+_CHANCE = 0.05  # p value from which an agreement may be chance
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Agreement:
         if self.interval is None:
             return "The rankings cannot be compared, because all scores of one side are equal."
         low, high = self.interval
+        if self.p_value is None or self.p_value >= _CHANCE:
+            return "The supernet's ranking cannot be told from chance with so many architectures."
         if low > 0:
             return "The supernet ranks architectures better than chance."
         if high < 0:

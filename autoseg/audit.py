@@ -67,9 +67,9 @@ def audit(
     raise_if(_wrong_options(count, seconds, epochs) + _unfinished(folder))
     with claimed(folder, resume=True):
         progress.stage("Checking the run")
-        prepared = prepare(load_config(folder.config))
-        weights = _shared_weights(folder, prepared)
         plan = Plan.from_json(read_json(folder.plan))
+        prepared = prepare(load_config(folder.config), control=plan.control)
+        weights = _shared_weights(folder, prepared)
         settings = _settings(folder, plan, prepared, seconds, epochs, seed)
         task = replace(
             search_task(folder, prepared, plan, progress),

@@ -110,7 +110,8 @@ def run(
                 _warm_up_workers()
         progress.stage("Checking the data, planning")
         try:
-            prepared = prepare(config)
+            begun = not dry_run and not problems and folder.plan.exists()
+            prepared = prepare(config, control=read_json(folder.plan).get("control") if begun else None)
         except UserError as error:
             problems += error.problems
         raise_if(problems)

@@ -23,7 +23,7 @@ from autoseg.search.architecture import Architecture
 from autoseg.search.objective import Objective
 from autoseg.search.task import SearchTask
 from autoseg.train.compute import seed_everything
-from autoseg.train.cost import count_flops, count_parameters, latency_ms
+from autoseg.train.cost import count_parameters, measure
 from autoseg.train.evaluate import evaluate
 from autoseg.train.modelfile import ModelFile
 from autoseg.train.modelspec import ModelSpec
@@ -75,7 +75,9 @@ def run_job(job: Job, path: Path, threads: int, progress: Progress) -> None:
 @lru_cache(maxsize=1)
 def _context(path: Path, threads: int) -> Prepared:
     """The checked experiment, loaded once per process."""
-    return prepare(load_config(RunFolder(path).config)).with_threads(threads)
+    folder = RunFolder(path)
+    plan = Plan.from_json(read_json(folder.plan))
+    return prepare(load_config(folder.config), control=plan.control).with_threads(threads)
 
 
 def do_job(job: Job, folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress) -> None:
@@ -115,7 +117,12 @@ def search(folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress
     result = prepared.strategy.search(search_task(folder, prepared, plan, progress))
     for note in result.notes:
         progress.note(note)
-    found = {**result.architecture.to_json(), "search_seconds": round(result.seconds, 1), "notes": result.notes}
+    found = {
+        **result.architecture.to_json(),
+        "final_kwargs": dict(prepared.config.train.space_options),
+        "search_seconds": round(result.seconds, 1),
+        "notes": result.notes,
+    }
     save_architecture(found, folder.architecture)
     write_json(folder.architecture, found)
 
@@ -187,16 +194,8 @@ def measure_costs(folder: RunFolder, prepared: Prepared, specs: list[ModelSpec],
         if (place / "cost.json").exists():
             continue
         _, network = ModelFile.load(place)
-        divisor = int(getattr(network, "size_divisor", 32))
-        height, width = (-(-side // divisor) * divisor for side in data.test[0][1].shape[:2])
-        shape = (data.info.channels, height, width)
-        latency = round(latency_ms(network, *shape, compute.device), 3)
-        write_json(
-            place / "cost.json",
-            {
-                "flops": count_flops(network, *shape),
-                "latency_ms": latency,
-                "input": list(shape),
-                "device": compute.device,
-            },
-        )
+        height, width = data.test[0][1].shape[:2]
+        image = (data.info.channels, height, width)
+        cost = measure(network, image, compute.device)
+        found = {"flops": cost.flops, "latency_ms": cost.latency_ms, "image": list(image), "device": compute.device}
+        write_json(place / "cost.json", found)

@@ -55,6 +55,7 @@ class Plan:
         models: Labels of the networks to train, the finalist first.
         seeds: Training seeds.
         workers: Processes that do the jobs.
+        control: Choices of the random control, drawn once for all processes of the run.
         seconds: Predicted seconds of the whole run.
         stages: ``{"name", "seconds", "what"}``; stages may run side by side.
         memory_bytes: Peak memory in the probe, decoded images included, times the number of workers.
@@ -67,6 +68,7 @@ class Plan:
     seeds: list[int]
     search_patch: int | None = None
     workers: int = 1
+    control: dict[str, Any] | None = None
     seconds: float = 0.0
     stages: list[dict[str, Any]] = field(default_factory=list)
     memory_bytes: int = 0
@@ -81,6 +83,7 @@ class Plan:
             "seeds": self.seeds,
             "search_patch": self.search_patch,
             "workers": self.workers,
+            "control": self.control,
             "stages": self.stages,
             "seconds": self.seconds,
             "memory_bytes": self.memory_bytes,
@@ -174,7 +177,7 @@ def probe_step(spec: ModelSpec, recipe: Recipe, info: DatasetInfo, compute: Comp
     seed_everything(0)
     network = spec.build(info.channels, info.num_classes).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
-    loss = recipe.build_loss()
+    loss = recipe.build_loss().to(compute.device)
     x = torch.randn(recipe.batch, info.channels, recipe.patch, recipe.patch, device=compute.device)
     x, _ = pad_to_multiple(x, int(getattr(network, "size_divisor", 1)))
     target = torch.randint(0, info.num_classes, (x.shape[0], *x.shape[-2:]), device=compute.device)
@@ -268,7 +271,8 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
     total = makespan(searching, lengths, len(step), workers) + _REPORT_SECONDS + (_WORKER_SECONDS if workers > 1 else 0)
     memory = _peak_memory(compute) * workers
     patch = config.strategy.patch
-    return Plan(recipe, search_seconds, list(step), seeds, patch, workers, total, stages, memory, notes)
+    drawn = dict(prepared.control.choices)
+    return Plan(recipe, search_seconds, list(step), seeds, patch, workers, drawn, total, stages, memory, notes)
 
 
 def _forward_seconds(split: Split, step: dict[str, float], recipe: Recipe) -> dict[str, float]:

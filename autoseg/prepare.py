@@ -97,8 +97,12 @@ def load_data(config: ExperimentConfig) -> SegmentationData:
     return replace(data, train=train, val=val, test=test)
 
 
-def prepare(config: ExperimentConfig) -> Prepared:
+def prepare(config: ExperimentConfig, control: dict[str, Any] | None = None) -> Prepared:
     """Load and try everything an experiment names, before any work starts.
+
+    Args:
+        config: The experiment.
+        control: Choices of the random control of a run that was begun; drawn unless given.
 
     Raises:
         UserError: With all problems of data, device, space, strategy, loss and baselines together.
@@ -136,21 +140,24 @@ def prepare(config: ExperimentConfig) -> Prepared:
             Problem("there is only one class", "data", "segmentation needs background and at least one class")
         )
     sample = attempt("space", lambda: space(channels, classes, **config.space.options))
-    control = None
+    drawn = None
     if sample is not None:
-        unfit = misfit(config.strategy.name, config.space.name, sample)
+        unfit = misfit(strategy, config.strategy.name, config.space.name, sample)
         problems += unfit
-        control = attempt("space", lambda: _control(config, sample, data, compute, told=bool(unfit)))
-    if control is not None:
+        if control is None:
+            drawn = attempt("space", lambda: _control(config, sample, data, compute, told=bool(unfit)))
+        else:
+            drawn = Architecture(config.space.name, dict(config.space.options), dict(control))
+    if drawn is not None:
         options = dict(config.train.space_options)
-        attempt("train", lambda: control.build(channels, classes, **options))
+        attempt("train", lambda: drawn.build(channels, classes, **options))
     for spec in baselines:
         if spec.role == "baseline":
             attempt(f"baselines, {spec.label}", partial(spec.build, channels, classes))
     raise_if(problems)
-    assert data is not None and control is not None
+    assert data is not None and drawn is not None
     normalisation = Normalisation.from_split(data.train, channels)
-    return Prepared(config, data, normalisation, compute, space, strategy, baselines, control)
+    return Prepared(config, data, normalisation, compute, space, strategy, baselines, drawn)
 
 
 def _control(

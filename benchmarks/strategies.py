@@ -62,8 +62,11 @@ def make_strategy(title: str, toy: bool) -> Any:
     name, options = variants()[title]
     load = registry.load("strategy", name)
     if toy:
-        length = _ONE_SHOT if load(**options).one_shot else _MULTI_TRIAL
-        options = {**options, **length, **_TOY_OPTIONS.get(title, {})}
+        strategy = load(**options)
+        length = _ONE_SHOT if strategy.one_shot else _MULTI_TRIAL
+        learns = strategy.one_shot and getattr(strategy, "learns", True)
+        greedy = {"candidates": 0} if learns else {}  # what was learned has to be right, not one of many samples
+        options = {**options, **length, **greedy, **_TOY_OPTIONS.get(title, {})}
     return load(**options)
 
 

@@ -54,3 +54,9 @@ def test_scores_that_are_all_equal_have_no_tau() -> None:
 def test_too_few_scores(supernet: list[float], alone: list[float]) -> None:
     with pytest.raises(ValueError, match="two or more"):
         rank_agreement(supernet, alone)
+
+
+def test_three_architectures_in_the_right_order_may_be_chance() -> None:
+    found = rank_agreement([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    assert found.tau == 1 and found.p_value == pytest.approx(1 / 3)
+    assert found.text == "The supernet's ranking cannot be told from chance with so many architectures."

@@ -17,6 +17,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     With two or more values per channel, and in evaluation mode, it is the ordinary layer with the
     same parameters and state. With one value per channel in training mode, the running mean and
     variance are used (as in evaluation) and are left as they are: one value has no variance to learn.
+    A layer whose statistics were taken away, as a supernet's, uses those of a new layer: mean 0, variance 1.
 
     Example:
         >>> import torch
@@ -26,10 +27,11 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``(N, C, H, W)``; the shape stays."""
-        if self.training and input.numel() == self.num_features:
-            return F.batch_norm(
-                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-            )
+        mean, variance = self.running_mean, self.running_var
+        if (self.training or mean is None) and input.numel() == self.num_features:
+            if mean is None:
+                mean, variance = input.new_zeros(self.num_features), input.new_ones(self.num_features)
+            return F.batch_norm(input, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(input)
 
 

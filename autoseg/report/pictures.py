@@ -28,7 +28,8 @@ def cells_of(architecture: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The cells of an architecture, as its space describes them for drawing.
 
     Args:
-        architecture: The content of ``architecture.json``.
+        architecture: The content of ``architecture.json``. Its ``final_kwargs``, the options that differ in the final
+            training, replace those of the search: what is drawn is the network that is trained in the end.
 
     Returns:
         What the space's ``cells(choices, kwargs)`` returns. Empty when there are no choices, when the space offers no
@@ -41,19 +42,15 @@ def cells_of(architecture: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         ['Encoder cell', 'Decoder cell (chain)']
     """
     try:
-        return describe(architecture)
+        choices = architecture.get("choices")
+        if not isinstance(choices, dict):
+            return []
+        cells = getattr(registry.load("space", architecture["space"]), "cells", None)
+        options = {**(architecture.get("kwargs") or {}), **(architecture.get("final_kwargs") or {})}
+        return list(cells(choices, options)) if cells else []
     except Exception as error:  # a space is somebody's plugin, whatever it does
         log.warning("the architecture is not drawn: %s", error)
         return []
-
-
-def describe(architecture: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The same as :func:`cells_of`, but whatever the space raises is passed on."""
-    choices = architecture.get("choices")
-    if not isinstance(choices, dict):
-        return []
-    cells = getattr(registry.load("space", architecture["space"]), "cells", None)
-    return list(cells(choices, architecture.get("kwargs") or {})) if cells else []
 
 
 def save_cells(cells: Sequence[Mapping[str, Any]], path: Path) -> list[Path]:

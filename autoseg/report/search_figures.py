@@ -73,10 +73,11 @@ def search_figure(epochs: Lines) -> Markup:
 
 
 def trials_figure(trials: Lines) -> Markup:
-    """Validation mIoU of every candidate of a multi-trial search by its number, and the best so far.
+    """Validation mIoU of every candidate by its number, and the best and the median so far.
 
     Args:
-        trials: The ``"kind": "candidate"`` lines of the journal, in order.
+        trials: The ``"kind": "candidate"`` lines of the journal, in order: of a multi-trial search, or of a
+            supernet whose choices are uniform.
 
     Returns:
         An inline SVG, empty when no candidate has a score.
@@ -91,13 +92,16 @@ def trials_figure(trials: Lines) -> Markup:
     if not scored:
         return Markup("")
     best = [(x, max(y for _, y in scored[: i + 1])) for i, (x, _) in enumerate(scored)]
+    middle = [(x, 100 * y) for x, y in _by_number(trials, "median")]
     curves = [found for key in ("entropy", "stability") if (found := _by_number(trials, key))]
     titles = ["Validation mIoU, %"] + (["Entropy and argmax stability"] if curves else [])
     with matplotlib.rc_context(STYLE):
         figure, axes = panels(titles, 3.1, "candidate")
         axes[0].plot(*zip(*scored, strict=True), "o", color="#8fa3b8", markersize=4, label="candidate")
         axes[0].step(*zip(*best, strict=True), where="post", color=ACCENT, linewidth=1.8, label="best so far")
-        axes[0].legend(frameon=False, fontsize=8.5, loc="lower right")
+        if middle:
+            axes[0].step(*zip(*middle, strict=True), where="post", color=MUTED, linewidth=1.2, label="median so far")
+        axes[0].legend(frameon=False, fontsize=8.5, loc="best")
         for key, color in (("entropy", ACCENT), ("stability", "#d55e00")):
             if found := _by_number(trials, key):
                 axes[1].plot(*zip(*found, strict=True), color=color, linewidth=1.8, label=key, **dots(found))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,8 @@ from markupsafe import Markup
 
 from autoseg.report import formats
 from autoseg.report.drawing import cell_colors, draw_cells
-from autoseg.report.pictures import cells_of, describe
+from autoseg.report.operations import operation_labels, space_of, with_shares
+from autoseg.report.pictures import cells_of
 from autoseg.report.reading import number
 from autoseg.report.rundata import Run
 from autoseg.report.search_figures import (
@@ -25,8 +24,6 @@ from autoseg.report.search_figures import (
     trials_figure,
 )
 from autoseg.report.shapes import Colors, operation_colors
-
-log = logging.getLogger(__name__)
 
 TOP_CANDIDATES = 8
 
@@ -45,10 +42,12 @@ class SearchSection:
         lead: What was searched, with what, how long.
         notes: What the search reported about itself.
         curves: Figure over epochs.
-        trials: Figure over candidates of a multi-trial search.
+        trials: Figure over candidates, of a search that learns nothing from epoch to epoch.
         histogram: Figure of the operations.
+        counted: Which operations it counts, in words.
         legend: ``(operation, fill, outline)`` of that figure.
-        cells: Drawing of the architecture.
+        space: The space with its options in the search and in the final training, in words.
+        cells: Drawing of the architecture as it is trained in the end.
         pareto: Figure of candidates by cost.
         front: Rows of the Pareto list.
         limits: The hard limits in words.
@@ -63,7 +62,9 @@ class SearchSection:
     curves: Markup
     trials: Markup
     histogram: Markup
+    counted: str
     legend: list[tuple[str, str, str]]
+    space: str
     cells: Markup
     pareto: Markup
     front: list[dict[str, str]]
@@ -85,13 +86,15 @@ def search_section(run: Run) -> SearchSection:
     Args:
         run: A run; files that it lacks leave their part empty.
     """
-    trials = [line for line in run.candidates if "best" in line] if not run.epochs else []
-    lines, across = (run.epochs, "epoch") if run.epochs else (trials, "candidate")
+    learns = any(number(line.get("entropy")) is not None or line.get("histogram") for line in run.epochs)
+    trials = [] if learns else [line for line in run.candidates if "best" in line]
+    space = space_of(run)
+    lines, across = (run.epochs, "epoch") if learns else (with_shares(trials, space), "candidate")
     cells = cells_of(run.architecture)
-    colors = _safe_colors(cells)
-    names = operation_names(run.architecture, operations(lines)) if cells else {}
-    shown = list(dict.fromkeys(names.get(name, name) for name in operations(lines)))
-    colors = operation_colors(shown, colors)
+    found_operations = operations(lines)
+    labels = operation_labels(space) if found_operations else {}
+    shown = list(dict.fromkeys(labels.get(name, name) for name in found_operations))
+    colors = operation_colors(shown, _safe_colors(cells))
     found = run.pareto.get("candidates")
     listed = [line for line in found if isinstance(line, dict)] if isinstance(found, list) else []
     limits = run.pareto.get("objective")
@@ -102,58 +105,21 @@ def search_section(run: Run) -> SearchSection:
         notes=[str(note) for note in noted] if isinstance(noted, list) else [],
         curves=search_figure(run.epochs),
         trials=trials_figure(trials),
-        histogram=histogram_figure(lines, colors, names, across),
+        histogram=histogram_figure(lines, colors, labels, across),
+        counted="the most probable operation of each decision" if learns else "operations of the candidates so far",
         legend=[(name, *colors[name]) for name in shown],
+        space=_space(run.architecture),
         cells=_drawing(cells, colors),
         pareto=pareto_figure(listed, objective),
         front=[_row(line) for line in listed if line.get("pareto")],
         limits=", ".join(
             f"at most {show(bound)} {unit}" for key, unit, show in _LIMITS if (bound := number(objective.get(key)))
         ),
-        scored="after a short training" if trials else "with the shared weights of the supernet" if run.epochs else "",
+        scored="with the shared weights of the supernet" if run.epochs else "after a short training" if trials else "",
         candidates=_best(run.candidates),
         audit=_audit(run.audit),
         scatter=_data_uri(run.folder / "audit" / "audit.png") if run.audit else "",
     )
-
-
-def operation_names(architecture: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    """The label in drawings of each operation of the journal, such as ``{"dw3": "3x3 separable"}``.
-
-    The space is asked to draw the architecture with one operation everywhere; the label that then is in all the
-    places where the drawings differ from each other belongs to that operation.
-
-    Args:
-        architecture: The content of ``architecture.json``.
-        names: Operations as in choices.
-
-    Returns:
-        Labels of those operations for which this works; none for a space that draws nothing.
-
-    Example:
-        >>> from autoseg.spaces.ednas_code import ED_NAS_N3, to_choices
-        >>> found = {"space": "ednas", "kwargs": {"blocks": 3}, "choices": to_choices(ED_NAS_N3)}
-        >>> operation_names(found, ["dw3", "pool3"])
-        {'dw3': '3x3 separable', 'pool3': '3x3 max pool'}
-    """
-    labels: dict[str, Counter[str]] = {}
-    for name in names:
-        choices = {
-            key: name if isinstance(value, str) and value in names else value
-            for key, value in (architecture.get("choices") or {}).items()
-        }
-        try:
-            nodes = [node for cell in describe({**architecture, "choices": choices}) for node in cell["nodes"]]
-            labels[name] = Counter(str(node["label"]) for node in nodes if node.get("kind") == "op")
-        except Exception as error:  # not every operation is allowed everywhere, and a space is somebody's plugin
-            log.debug("%s has no label in the drawings: %s", name, error)
-    found = {}
-    for name, counts in labels.items():
-        others = [other for key, other in labels.items() if key != name]
-        own = {label: n for label, n in counts.items() if all(n > other[label] for other in others)}
-        if own:
-            found[name] = max(own, key=own.__getitem__)
-    return found
 
 
 def _safe_colors(cells: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
@@ -169,6 +135,20 @@ def _drawing(cells: Sequence[Mapping[str, Any]], colors: Colors) -> Markup:
         return Markup(draw_cells(cells, colors)) if cells else Markup("")
     except (ValueError, KeyError, TypeError):
         return Markup("")
+
+
+def _space(architecture: Mapping[str, Any]) -> str:
+    """Such as "Space autosegnet, searched with input_size 64; trained with input_size 512, otherwise the same."."""
+    searched, final = (
+        value if isinstance(value := architecture.get(key), dict) else {} for key in ("kwargs", "final_kwargs")
+    )
+    other = {key: value for key, value in final.items() if key not in searched or searched[key] != value}
+    options, changes = (", ".join(f"{key} {value}" for key, value in given.items()) for given in (searched, other))
+    name = architecture.get("space") or "unknown"
+    if changes:
+        same = ", otherwise the same" if options else ""
+        return f"Space {name}, searched with {options or 'its defaults'}; trained with {changes}{same}."
+    return f"Space {name}, {options}." if options else f"Space {name}."
 
 
 def _lead(run: Run) -> str:
@@ -193,16 +173,18 @@ def _audit(found: Mapping[str, Any]) -> str:
     """Such as "...; Kendall's tau 0.41 (95 % interval 0.1 to 0.7); regret 1.2 points, of a random pick 3.4."."""
     tau, regret, random = (number(found.get(key)) for key in ("tau", "regret", "random_regret"))
     parts = [str(found.get("text") or "").rstrip(".")]
-    ends = found.get("interval")
-    if tau is not None and isinstance(ends, list) and len(ends) == 2:
-        parts.append(f"Kendall's tau {tau:.2f} (95 % interval {ends[0]:.2f} to {ends[1]:.2f})")
+    if tau is not None:
+        given = found.get("interval")
+        ends = [end for end in map(number, given) if end is not None] if isinstance(given, list) else []
+        interval = f" (95 % interval {ends[0]:.2f} to {ends[1]:.2f})" if len(ends) == 2 else ""
+        parts.append(f"Kendall's tau {tau:.2f}{interval}")
     if regret is not None and random is not None:
         parts.append(f"regret of its favourite {100 * regret:.1f} points, of a random pick {100 * random:.1f}")
     return "; ".join(part for part in parts if part) + "." if any(parts) else ""
 
 
 def _data_uri(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else ""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
 
 
 def _last(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:

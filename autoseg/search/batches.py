@@ -9,6 +9,9 @@ from autoseg.data.augment import Augment
 from autoseg.data.batches import PatchLoader
 from autoseg.search.task import SearchTask
 
+WATCHED = 4
+"""Paths scored per epoch by searches that learn nothing from the scores."""
+
 
 class TaggedBatches:
     """Training batches, then validation batches, each with its tag, as NNI's ENAS module wants them.

@@ -39,7 +39,13 @@ class Pool:
 
     @classmethod
     def drawn(
-        cls, task: SearchTask, meter: CostMeter, draw: Callable[[bool], Choices], samples: int, greedy: bool = True
+        cls,
+        task: SearchTask,
+        meter: CostMeter,
+        draw: Callable[[bool], Choices],
+        samples: int,
+        watch: Stopwatch,
+        greedy: bool = True,
     ) -> Pool:
         """The most probable architecture, the named ones of the space, and samples, as far as the limits allow.
 
@@ -47,7 +53,8 @@ class Pool:
             task: The search.
             meter: Knows the limits.
             draw: ``draw(greedy)`` gives a path.
-            samples: How many samples.
+            samples: How many samples; fewer when a budget in seconds is used up.
+            watch: Time of the whole search.
             greedy: Whether there is a most probable architecture.
 
         Raises:
@@ -72,7 +79,7 @@ class Pool:
         for choices in named_points(task.space_class, task.kwargs).values():
             add(choices, "named")
         tries = _TRIES * samples
-        while samples > 0 and tries > 0:
+        while samples > 0 and tries > 0 and not (pool.paths and late(task, watch)):
             tries -= 1
             samples -= add(plain(draw(False)), "sampled")
         if not pool.paths:
@@ -90,6 +97,11 @@ class Pool:
         write_json(folder / "pool.json", {"paths": self.paths, "sources": self.sources, "notes": self.notes})
 
 
+def late(task: SearchTask, watch: Stopwatch) -> bool:
+    """Whether a budget in seconds is used up."""
+    return task.seconds is not None and watch.wall > task.seconds
+
+
 def score_pool(
     task: SearchTask, supernet: PathSupernet, pool: Pool, journal: Journal, watch: Stopwatch, meter: CostMeter
 ) -> list[Candidate]:
@@ -97,7 +109,7 @@ def score_pool(
     found: list[Candidate] = []
     task.progress.begin("candidates", len(pool.paths), "architectures")
     for choices, source in zip(pool.paths, pool.sources, strict=True):
-        if found and source == "sampled" and task.seconds is not None and watch.wall > task.seconds:
+        if found and source == "sampled" and late(task, watch):
             break
         found.append(score_one(task, supernet, choices, source, journal, watch, meter))
         best = max(c.miou for c in found)
@@ -156,7 +168,7 @@ def rank(task: SearchTask, candidates: list[Candidate], meter: CostMeter, watch:
     unique = {_key(c.choices): c for c in reversed(candidates)}
     ranked = sorted(unique.values(), key=lambda c: (c.rank, _key(c.choices)))
     for i, candidate in enumerate(ranked[:_MEASURED]):
-        if task.seconds is not None and watch.wall > task.seconds:
+        if late(task, watch):
             break
         cost = meter.of(candidate.choices, full=True)
         ranked[i] = replace(candidate, flops=cost.flops, latency_ms=cost.latency_ms)

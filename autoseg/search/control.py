@@ -7,8 +7,9 @@ from typing import Any
 
 from autoseg.errors import Problem, UserError
 from autoseg.search.architecture import Architecture
-from autoseg.search.objective import Objective, measure
+from autoseg.search.objective import Objective
 from autoseg.spaces.base import decisions, plain
+from autoseg.train.cost import measure
 
 _TRIES = 200
 

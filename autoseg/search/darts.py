@@ -20,6 +20,7 @@ from autoseg.search.objective import CostMeter
 from autoseg.search.oneshot import OneShot
 from autoseg.search.task import SearchTask
 from autoseg.spaces.base import Choices, derived
+from autoseg.train.clock import Stopwatch
 
 _MIXED_STEPS = 2 * 6.3  # two steps of a seven-operation mixture, each as long as 6.3 of one path, measured
 
@@ -89,14 +90,14 @@ class Darts(OneShot):
         """As many validation batches as training batches, or the training batches themselves."""
         return train if self.single_level else validation_patches(task, patch, len(train), task.recipe.batch)
 
-    def draw_pool(self, task: SearchTask, engine: Any, meter: CostMeter) -> Pool:
+    def draw_pool(self, task: SearchTask, engine: Any, meter: CostMeter, watch: Stopwatch) -> Pool:
         """The most probable architecture after the space's own rule of derivation, samples, named ones."""
         probabilities = engine.distribution()
 
         def draw(greedy: bool) -> Choices:
             return derived(task.space_class, task.kwargs, engine.draw(greedy), probabilities)
 
-        return Pool.drawn(task, meter, draw, self.candidates)
+        return Pool.drawn(task, meter, draw, self.candidates, watch)
 
     def training_steps(self, steps_per_epoch: int) -> float:
         """Length of the search in training steps of one path, to predict its time.

@@ -14,6 +14,7 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 
 from autoseg.search.batches import RewardBatches
 from autoseg.search.nni_enas import CuredEnas, ppo
+from autoseg.search.objective import CostMeter
 from autoseg.search.oneshot import OneShot
 from autoseg.search.task import SearchTask
 
@@ -76,6 +77,7 @@ class Enas(OneShot):
             rewards_per_update=self.rewards_per_update,
             warmup_epochs=warmup_epochs,
             update={"batch_size": 64, "repeat": 2, "update_times": 1},
+            admits=CostMeter(task).admits,
         )
 
     def learning_batches(self, task: SearchTask, patch: int, train: Any) -> RewardBatches:

@@ -62,9 +62,12 @@ class SearchKeeper(Callback):
         self.restore(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Forget the last epoch; under a budget in seconds, decide whether the warm-up is over."""
+        """Forget the last epoch."""
         self._losses = []
         pl_module.rewards = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Under a budget in seconds, decide whether the warm-up is over."""
         if self.clock.seconds is not None:
             warm = self.clock.spent < self.warmup * self.clock.seconds
             pl_module.warmup_epochs = trainer.current_epoch + 1 if warm else 0

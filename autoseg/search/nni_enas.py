@@ -21,12 +21,30 @@ import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.sampling import EnasLightningModule
 from nni.nas.strategy import ENAS
-from nni.nas.strategy._rl_impl import Actor, Critic, Preprocessor
+from nni.nas.strategy._rl_impl import Actor, Critic, Preprocessor, TuningTrajectoryGenerator
 from tianshou.policy import PPOPolicy
 
 from autoseg.search.batches import TaggedBatches
 from autoseg.search.health import Distribution
 from autoseg.spaces.base import Choices, plain
+
+
+class FullPrecisionPpo(PPOPolicy):
+    """PPO outside of mixed precision: its advantages go through numpy, which has no bfloat16."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The policy's answer in full precision."""
+        with torch.autocast(self._device_type, enabled=False):
+            return super().forward(*args, **kwargs)
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """An update in full precision."""
+        with torch.autocast(self._device_type, enabled=False):
+            return super().update(*args, **kwargs)
+
+    @property
+    def _device_type(self) -> str:
+        return next(self.parameters()).device.type
 
 
 def ppo(env: Any, lr: float, entropy: float, hidden: int = 64) -> PPOPolicy:
@@ -49,7 +67,7 @@ def ppo(env: Any, lr: float, entropy: float, hidden: int = 64) -> PPOPolicy:
     network = Preprocessor(env.observation_space, hidden)
     actor, critic = Actor(env.action_space, network), Critic(network)
     parameters = list(dict.fromkeys([*actor.parameters(), *critic.parameters()]))
-    return PPOPolicy(
+    return FullPrecisionPpo(
         actor,
         critic,
         torch.optim.Adam(parameters, lr=lr),
@@ -66,12 +84,14 @@ class EnasModule(EnasLightningModule):
     The arguments are those of NNI's ``EnasLightningModule``.
 
     Attributes:
+        admits: Whether a path is within the limits; the reward of others is 0 and they are not scored.
         rewards: Rewards of the sampled architectures, 0..1, in order; the caller empties it for each epoch.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rewards: list[float] = []
+        self.admits: Callable[[Choices], bool] = lambda choices: True
         self._trajectory_counter = 0
 
     def set_model(self, model: ModelSpace) -> None:
@@ -92,10 +112,7 @@ class EnasModule(EnasLightningModule):
             The loss, the reward, or None for a validation batch in the warm-up.
         """
         if packed[1] == "val":
-            output = super().training_step(packed, batch_idx)
-            if output is not None:
-                self.rewards.append(float(output))
-            return output
+            return self._reward(packed[0], batch_idx)
         # A counter of zero keeps the parent from updating the controller here.
         counter, self._trajectory_counter = self._trajectory_counter, 0
         try:
@@ -103,20 +120,28 @@ class EnasModule(EnasLightningModule):
         finally:
             self._trajectory_counter = counter
 
-    @torch.no_grad()
+    def _reward(self, batch: Any, batch_idx: int) -> torch.Tensor | None:
+        """Score a path of the controller; update the controller when enough have been scored."""
+        if self.trainer.current_epoch < self.warmup_epochs:
+            return None
+        self.policy.train()
+        choices = plain(self.resample())
+        value = 0.0
+        if self.admits(choices):
+            value = float(self.training_module.validation_step(batch, batch_idx))
+        self._replay_buffer.update(self.generator.send_reward(value))
+        self._trajectory_counter += 1
+        if self.complete:
+            self.policy.update(0, self._replay_buffer, **self.update_kwargs)
+        self.rewards.append(value)
+        return torch.tensor(value)
+
     def draw(self, greedy: bool = False) -> Choices:
         """One architecture from the controller: a random one, or at every decision the most probable.
 
         Random numbers come from torch's generator. No architecture is selected in the supernet.
         """
-        self.policy.eval()
-        original = self.policy.dist_fn
-        if greedy:
-            self.policy.dist_fn = _Greedy
-        try:
-            return plain(self.generator.next_sample())
-        finally:
-            self.policy.dist_fn = original
+        return draw_from(self.generator, greedy)
 
     def export(self) -> Choices:
         """The most probable architecture."""
@@ -124,13 +149,7 @@ class EnasModule(EnasLightningModule):
 
     def distribution(self) -> Distribution:
         """Probabilities of every decision along the most probable path: ``{label: {value: probability}}``."""
-        self.draw(greedy=True)
-        found: dict[str, dict[Any, float]] = {}
-        for label, shares in (self.generator.sample_logits or {}).items():
-            total = sum(shares)
-            values = [v[0] if isinstance(v, list | tuple) else v for v in self.generator.simplified_space[label].values]
-            found["".join(label)] = {v: p / total for v, p in zip(values, shares, strict=True)}
-        return found
+        return distribution_of(self.generator)
 
     @property
     def complete(self) -> bool:
@@ -165,12 +184,38 @@ class EnasModule(EnasLightningModule):
         self._trajectory_counter = state["counter"]
 
 
-class _Greedy(torch.distributions.Categorical):
-    """A categorical distribution whose sample is its mode."""
+class Greedy(torch.distributions.Categorical):
+    """A categorical distribution whose sample is its most probable value."""
 
     def sample(self, sample_shape: Any = ()) -> torch.Tensor:
+        """The most probable value."""
         mode: torch.Tensor = self.probs.argmax(-1)
         return mode
+
+
+@torch.no_grad()
+def draw_from(generator: TuningTrajectoryGenerator, greedy: bool = False) -> Choices:
+    """One architecture from NNI's controller: a random one, or at every decision the most probable."""
+    policy = generator.policy
+    policy.eval()
+    original = policy.dist_fn
+    if greedy:
+        policy.dist_fn = Greedy
+    try:
+        return plain(generator.next_sample())
+    finally:
+        policy.dist_fn = original
+
+
+def distribution_of(generator: TuningTrajectoryGenerator) -> Distribution:
+    """Probabilities of every decision along the most probable path: ``{label: {value: probability}}``."""
+    draw_from(generator, greedy=True)
+    found: dict[str, dict[Any, float]] = {}
+    for label, shares in (generator.sample_logits or {}).items():
+        total = sum(shares)
+        values = [v[0] if isinstance(v, list | tuple) else v for v in generator.simplified_space[label].values]
+        found["".join(label)] = {v: p / total for v, p in zip(values, shares, strict=True)}
+    return found
 
 
 class CuredEnas(ENAS):
@@ -181,10 +226,16 @@ class CuredEnas(ENAS):
         rewards_per_update: Architectures scored before each update of the controller.
         warmup_epochs: Epochs in which only weights are trained.
         update: Arguments of the PPO update.
+        admits: Whether a path is within the limits.
     """
 
     def __init__(
-        self, policy: Callable[[Any], Any], rewards_per_update: int, warmup_epochs: int, update: dict[str, Any]
+        self,
+        policy: Callable[[Any], Any],
+        rewards_per_update: int,
+        warmup_epochs: int,
+        update: dict[str, Any],
+        admits: Callable[[Choices], bool] = lambda choices: True,
     ) -> None:
         super().__init__(
             batches_per_update=rewards_per_update,
@@ -193,10 +244,11 @@ class CuredEnas(ENAS):
             warmup_epochs=warmup_epochs,
             update_kwargs=update,
         )
+        self._admits = admits
 
     def configure_oneshot_module(self, training_module: Any) -> EnasModule:
         """The cured module in place of NNI's."""
-        return EnasModule(
+        module = EnasModule(
             training_module,
             batches_per_update=self.batches_per_update,
             log_prob_every_n_step=1 << 30,  # probabilities are reported once per epoch by our callback
@@ -205,6 +257,8 @@ class CuredEnas(ENAS):
             update_kwargs=self.update_kwargs,
             warmup_epochs=self.warmup_epochs,
         )
+        module.admits = self._admits
+        return module
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
         """Both loaders one after the other, tagged."""

@@ -48,7 +48,7 @@ class GradientModule(DartsLightningModule):
     The arguments are those of NNI's ``DartsLightningModule``. Batches are ``{"train": ..., "val": ...}``.
 
     Attributes:
-        rewards: Always empty; sampling engines have rewards here.
+        rewards: Validation mIoU of the mixture at the end of the epoch, 0..1; the caller empties it.
         complete: The state is complete after every step.
     """
 
@@ -75,6 +75,8 @@ class GradientModule(DartsLightningModule):
         self.resample()
         loss = self.training_module.training_step(batch["train"], batch_idx)
         self.advance_optimization(loss, batch_idx)
+        if self.trainer.is_last_batch:
+            self.rewards.append(float(self.training_module.validation_step(batch["val"], batch_idx)))
         return loss
 
     def _learn_architecture(self, learn: bool) -> None:

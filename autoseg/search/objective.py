@@ -13,34 +13,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from autoseg.errors import Problem
+from autoseg.runfolder import Journal
 from autoseg.spaces.base import Choices
-from autoseg.train.cost import count_flops, count_parameters, latency_ms
+from autoseg.train.cost import Cost, measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torch import nn
 
     from autoseg.search.task import Candidate, SearchTask
 
 _LATENCY_RUNS = 3
 _TITLES = {"params": "parameters", "flops": "FLOPs", "latency_ms": "ms per image"}
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a network costs.
-
-    Attributes:
-        params: Parameters.
-        flops: Floating-point operations of one forward pass on a validation image; None when not asked for, or
-            when an operation of the network cannot be counted.
-        latency_ms: Median milliseconds of that pass, batch of one; None when not asked for.
-    """
-
-    params: int
-    flops: int | None = None
-    latency_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,37 +75,12 @@ class Objective:
         return "; ".join(found)
 
 
-def measure(
-    network: nn.Module, image: tuple[int, int, int], device: str, *, flops: bool = True, latency: bool = True
-) -> Cost:
-    """What a network costs on one image.
-
-    Args:
-        network: Any network; sides of the image are rounded up to its ``size_divisor``.
-        image: ``(channels, height, width)``.
-        device: Where the latency is measured.
-        flops: Whether to count operations.
-        latency: Whether to measure milliseconds.
-
-    Example:
-        >>> from torch import nn
-        >>> measure(nn.Conv2d(1, 2, 1, bias=False), (1, 4, 4), "cpu", latency=False)
-        Cost(params=2, flops=64, latency_ms=None)
-    """
-    divisor = int(getattr(network, "size_divisor", 1))
-    height, width = (-(-side // divisor) * divisor for side in image[1:])
-    shape = (image[0], height, width)
-    return Cost(
-        count_parameters(network),
-        count_flops(network, *shape) if flops else None,
-        round(latency_ms(network, *shape, device, _LATENCY_RUNS), 3) if latency else None,
-    )
-
-
 class CostMeter:
     """Measures what the final network of some choices costs, each once.
 
-    The generator of torch stays as it is, so that a search does not depend on what has been measured before.
+    Under a limit of the latency the measurements are kept in ``costs.jsonl`` of the search, because a resumed
+    search has to judge an architecture by the same number. The generator of torch stays as it is, so that a
+    search does not depend on what has been measured before.
 
     Args:
         task: The search; its ``final_kwargs`` are the options of the final network.
@@ -132,6 +90,11 @@ class CostMeter:
         self.task = task
         self._known: dict[str, Cost] = {}
         self._full: set[str] = set()
+        self._journal: Journal | None = None
+        if task.objective.max_latency_ms is not None:
+            self._journal = Journal(task.folder / "costs.jsonl")
+            for row in self._journal.rows:
+                self._known[_key(row["choices"])] = Cost(row["params"], row["flops"], row["latency_ms"])
 
     def of(self, choices: Choices, full: bool = False) -> Cost:
         """The cost of the network with these choices.
@@ -140,7 +103,7 @@ class CostMeter:
             choices: A point of the space.
             full: Also measure what no limit asks for.
         """
-        key = json.dumps(choices, sort_keys=True)
+        key = _key(choices)
         before = self._known.get(key)
         if before is None or (full and key not in self._full):
             task, limits = self.task, self.task.objective
@@ -152,10 +115,13 @@ class CostMeter:
                     task.compute.device,
                     flops=full or limits.max_flops is not None,
                     latency=full or limits.max_latency_ms is not None,
+                    runs=_LATENCY_RUNS,
                 )
             if before is not None and before.latency_ms is not None:
                 cost = replace(cost, latency_ms=before.latency_ms)  # by which it was judged
             self._known[key] = cost
+            if self._journal is not None:
+                self._journal.append({"kind": "cost", "choices": choices, **asdict(cost)})
             if full:
                 self._full.add(key)
         return self._known[key]
@@ -179,7 +145,7 @@ class CostMeter:
 def pareto_front(candidates: Sequence[Candidate]) -> list[bool]:
     """Which candidates no other one beats: at least as good in mIoU, parameters and latency, and better in one.
 
-    A cost that was not measured counts as equal.
+    A latency that was not measured of both counts as equal.
 
     Example:
         >>> from autoseg.search.task import Candidate
@@ -187,14 +153,15 @@ def pareto_front(candidates: Sequence[Candidate]) -> list[bool]:
         ...     Candidate({}, 0.6, "named", 100)])
         [True, False, True]
     """
-    points = [(-c.miou, c.params, 0.0 if c.latency_ms is None else c.latency_ms) for c in candidates]
+    return [not any(_beats(other, candidate) for other in candidates) for candidate in candidates]
 
-    def beaten(i: int) -> bool:
-        return any(
-            other != points[i] and all(a <= b for a, b in zip(other, points[i], strict=True)) for other in points
-        )
 
-    return [not beaten(i) for i in range(len(points))]
+def _beats(a: Candidate, b: Candidate) -> bool:
+    """Whether ``a`` is nowhere worse than ``b`` and somewhere better, in what was measured of both."""
+    pairs: list[tuple[float, float]] = [(-a.miou, -b.miou), (a.params, b.params)]
+    if a.latency_ms is not None and b.latency_ms is not None:
+        pairs.append((a.latency_ms, b.latency_ms))
+    return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
 
 
 def pareto_json(task: SearchTask, candidates: Sequence[Candidate]) -> dict[str, Any]:
@@ -220,3 +187,7 @@ def pareto_json(task: SearchTask, candidates: Sequence[Candidate]) -> dict[str, 
 
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+
+
+def _key(choices: Choices) -> str:
+    return json.dumps(choices, sort_keys=True)

@@ -37,7 +37,7 @@ from autoseg.search.task import Candidate, SearchResult, SearchTask
 from autoseg.spaces.base import decisions
 from autoseg.statefile import load_tree
 from autoseg.train.clock import Clock, Stopwatch
-from autoseg.train.compute import seed_everything
+from autoseg.train.compute import Compute, seed_everything
 from autoseg.train.fit import EpochSeed, make_trainer, quiet_lightning
 from autoseg.train.module import Optimisation, SegmentationModule
 from autoseg.train.recipe import Recipe
@@ -163,13 +163,14 @@ class OneShot(ABC):
         journal = Journal(task.folder / "journal.jsonl")
         state_file = task.folder / STATE
         state = load_tree(state_file) if state_file.exists() else {"wall": 0.0, "cpu": 0.0}
-        watch = Stopwatch(state["wall"], state["cpu"])
+        last = journal.rows[-1] if journal.rows else {}
+        watch = Stopwatch(max(state["wall"], last.get("seconds", 0.0)), max(state["cpu"], last.get("cpu_seconds", 0.0)))
         meter = CostMeter(task)
         pool = Pool.read(task.folder)
         if pool is None:
             engine = self._train("search", task, journal, watch, meter)
             seed_everything(task.seed, POOL_SEED)
-            pool = self.draw_pool(task, engine, meter)
+            pool = self.draw_pool(task, engine, meter, watch)
             pool.write(task.folder)
         if self.tuning:
             self._train("tuning", task, journal, watch, meter, pool)
@@ -182,21 +183,28 @@ class OneShot(ABC):
         best = candidates[0]
         rows = [row for row in journal.rows if row["kind"] == "epoch"]
         learning = [row for row in rows if row["phase"] == "search"]
-        notes = pool.notes + health.diagnosis(learning, best.choices, task.space_class)
+        notes = list(pool.notes)
+        if self.learns and rows and not learning:
+            notes.append(
+                "The search has not converged: its time ended within the warm-up, and nothing was learned about "
+                "the choices."
+            )
+        notes += health.diagnosis(learning, best.choices, task.space_class)
         return SearchResult(task.architecture(best.choices), candidates, rows, watch.wall, notes)
 
-    def draw_pool(self, task: SearchTask, engine: Any, meter: CostMeter) -> Pool:
+    def draw_pool(self, task: SearchTask, engine: Any, meter: CostMeter, watch: Stopwatch) -> Pool:
         """The candidates: the most probable architecture, the named ones, and samples of what was learned.
 
         Args:
             task: The search.
             engine: NNI's module, trained.
             meter: Knows the limits.
+            watch: Time of the whole search.
 
         Raises:
             UserError: None of them is within the limits.
         """
-        return Pool.drawn(task, meter, engine.draw, self.candidates, greedy=self.learns)
+        return Pool.drawn(task, meter, engine.draw, self.candidates, watch, greedy=self.learns)
 
     def explore(
         self,
@@ -266,7 +274,7 @@ class OneShot(ABC):
         )
         keeper = SearchKeeper(phase, clock, warmup, journal, state_file, state, watch, task.progress)
         loaders = [loader for loader in (train, learning) if hasattr(loader, "set_epoch")]
-        trainer = make_trainer(task.compute, [EpochSeed(task.seed, *loaders), keeper], end, start)
+        trainer = make_trainer(_compute(task), [EpochSeed(task.seed, *loaders), keeper], end, start)
         evaluator = Lightning(module, trainer, train_dataloaders=train, val_dataloaders=learning)
         strategy.initialize(RawFormatModelSpace(network, evaluator), SequentialExecutionEngine())
         self.prepare(network)
@@ -285,3 +293,8 @@ class OneShot(ABC):
         engine = strategy.oneshot_module
         engine.to(task.compute.device)
         return engine
+
+
+def _compute(task: SearchTask) -> Compute:
+    """The device and precision; NNI's engines step by hand, which half precision's scaling does not survive."""
+    return replace(task.compute, precision="32") if task.compute.precision == "16" else task.compute

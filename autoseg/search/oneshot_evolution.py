@@ -13,7 +13,8 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from nni.nas.space import SimplifiedModelSpace
 
 from autoseg.runfolder import Journal
-from autoseg.search.candidates import Pool, score_one
+from autoseg.search.batches import WATCHED, RewardBatches
+from autoseg.search.candidates import Pool, late, score_one
 from autoseg.search.evolution import EvolutionFrom
 from autoseg.search.multitrial import LedgerEngine, LedgerEvaluator, quiet_nni
 from autoseg.search.nni_paths import PathStrategy
@@ -25,6 +26,7 @@ from autoseg.search.trials import generators_kept
 from autoseg.spaces.base import decisions, named_points, plain
 from autoseg.train.clock import Stopwatch
 
+_LATE_PATIENCE = 20  # the same when the time is over and nothing has been scored
 _PATIENCE = 500  # proposals in a row that are known or over a limit, before the evolution ends
 
 
@@ -81,9 +83,9 @@ class OneShotEvolution(OneShot):
         """NNI's random one-shot engine, seeded."""
         return PathStrategy()
 
-    def learning_batches(self, task: SearchTask, patch: int, train: Any) -> list[Any]:
-        """None: nothing is learned about the choices while the weights are trained."""
-        return []
+    def learning_batches(self, task: SearchTask, patch: int, train: Any) -> RewardBatches:
+        """Patches on which a few paths are scored per epoch, to be seen in the journal; nothing is learned yet."""
+        return RewardBatches(task, patch, WATCHED)
 
     def training_steps(self, steps_per_epoch: int) -> float:
         """Length of the search in training steps of one path, to predict its time.
@@ -121,7 +123,7 @@ class OneShotEvolution(OneShot):
         task.progress.end("candidates", text)
         return scores.found
 
-    def draw_pool(self, task: SearchTask, engine: Any, meter: CostMeter) -> Pool:
+    def draw_pool(self, task: SearchTask, engine: Any, meter: CostMeter, watch: Stopwatch) -> Pool:
         """Nothing: the evolution proposes its own candidates."""
         return Pool()
 
@@ -147,8 +149,8 @@ class _Scores:
     @property
     def open(self) -> bool:
         """Whether another proposal is wanted."""
-        late = self.task.seconds is not None and self.watch.wall > self.task.seconds and bool(self.found)
-        return len(self.found) < self.evaluations and self._idle < _PATIENCE and not late
+        ended = late(self.task, self.watch) and (bool(self.found) or self._idle > _LATE_PATIENCE)
+        return len(self.found) < self.evaluations and self._idle < _PATIENCE and not ended
 
     def score(self, sample: Any) -> float:
         """The validation mIoU of a proposal; 0, the worst, when it is not within the limits."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 
+from autoseg.search.batches import WATCHED, RewardBatches
 from autoseg.search.nni_paths import PathStrategy
 from autoseg.search.oneshot import OneShot
 from autoseg.search.task import SearchTask
@@ -48,6 +49,6 @@ class RandomOneShotSearch(OneShot):
         """NNI's random one-shot engine, seeded."""
         return PathStrategy()
 
-    def learning_batches(self, task: SearchTask, patch: int, train: Any) -> list[Any]:
-        """None: nothing is learned about the choices."""
-        return []
+    def learning_batches(self, task: SearchTask, patch: int, train: Any) -> RewardBatches:
+        """Patches on which a few paths are scored per epoch, to be seen in the journal; nothing is learned."""
+        return RewardBatches(task, patch, WATCHED)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from nni.nas.strategy import PolicyBasedRL
 from nni.nas.strategy._rl_impl import TuningTrajectoryGenerator
 from nni.nas.strategy.base import Strategy
 
-from autoseg.search.health import UNDECIDED
+from autoseg.search.health import UNDECIDED, Distribution
 from autoseg.search.multitrial import MultiTrial
-from autoseg.search.nni_enas import ppo
+from autoseg.search.nni_enas import distribution_of, ppo
 from autoseg.search.task import SearchTask
 from autoseg.spaces.base import Choices
 
@@ -86,26 +85,7 @@ class PolicyRl(MultiTrial):
 class _ReadablePolicy(PolicyBasedRL):
     """NNI's strategy that can say what it has learned."""
 
-    def distribution(self) -> dict[str, dict[Any, float]]:
+    def distribution(self) -> Distribution:
         """Probabilities of all values of every decision, along the most probable path."""
         assert self._policy is not None
-        generator = TuningTrajectoryGenerator(self.model_space, self._policy)
-        original, self._policy.dist_fn = self._policy.dist_fn, _Mode
-        try:
-            with torch.no_grad():
-                generator.next_sample()
-        finally:
-            self._policy.dist_fn = original
-        found = {}
-        for label, weights in (generator.sample_logits or {}).items():
-            values = generator.simplified_space[label].values
-            found["".join(label)] = {v: w / sum(weights) for v, w in zip(values, weights, strict=True)}
-        return found
-
-
-class _Mode(torch.distributions.Categorical):
-    """A categorical distribution whose sample is its most probable value."""
-
-    def sample(self, sample_shape: Any = ()) -> torch.Tensor:
-        mode: torch.Tensor = self.probs.argmax(-1)
-        return mode
+        return distribution_of(TuningTrajectoryGenerator(self.model_space, self._policy))

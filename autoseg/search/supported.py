@@ -8,19 +8,22 @@ from autoseg import registry
 from autoseg.errors import Problem, UserError
 
 
-def misfit(strategy: str, space_name: str, space: Any) -> list[Problem]:
+def misfit(strategy: Any, name: str, space_name: str, space: Any) -> list[Problem]:
     """The problem of a strategy that cannot search a space, with those that can as its cure; none if it can.
 
     Args:
-        strategy: Name of the strategy.
+        strategy: The strategy with its options, whose ``check(space)``, if it has one, compares these with the
+            space; None when its options are wrong.
+        name: Its name.
         space_name: Name of the space.
         space: An unfrozen instance of it.
     """
-    reason = _refusal(strategy, space)
+    reason = _refusal(name, space)
     if not reason:
-        return []
+        check = getattr(strategy, "check", None)
+        return list(check(space)) if check else []
     able = [plugin.name for plugin in registry.plugins("strategy") if not _refusal(plugin.name, space)]
-    what = f"the strategy {strategy!r} cannot search the space {space_name!r}: {reason}"
+    what = f"the strategy {name!r} cannot search the space {space_name!r}: {reason}"
     return [Problem(what, "strategy", f"use one of {', '.join(able)}" if able else "use another space")]
 
 

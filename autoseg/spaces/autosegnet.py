@@ -9,22 +9,24 @@ an architecture found on small crops is built deeper for large images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import current_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.nn.batchnorm import tolerate_single_values
 from autoseg.nn.hdc import FORMS
 from autoseg.nn.ops import ORDERS
 from autoseg.spaces.autosegnet_blocks import Blocks, Pointwise, Width
 from autoseg.spaces.autosegnet_code import Grammar, from_choices, to_choices
-from autoseg.spaces.autosegnet_draw import draw_network
-from autoseg.spaces.autosegnet_layers import HdcLayer, NoSkip, SearchedLayer, long_skip
+from autoseg.spaces.autosegnet_draw import LABELS, draw_network
+from autoseg.spaces.autosegnet_layers import HdcLayer, NoSkip, SearchedLayer, cell_operations, long_skip
 from autoseg.spaces.autosegnet_named import named_points
 from autoseg.spaces.autosegnet_shape import Shape, transfer
 from autoseg.spaces.base import CellDrawing
+from autoseg.spaces.parts import check_sides
 
 
 class AutoSegNet(ModelSpace):
@@ -44,7 +46,8 @@ class AutoSegNet(ModelSpace):
             a layer (see :class:`autoseg.spaces.autosegnet_layers.Cell`).
         hdc: Form of the hybrid dilated convolution: ``"split"``, ``"sum"`` or ``"serial"``.
         n_hdc: HDC layers before the bridge (the other reading of the paper: see ``depth``).
-        depth: Fixed number of encoder layers: those that may not downsample are HDC layers. Replaces ``n_hdc``.
+        depth: Number of encoder layers; those that may not downsample are HDC layers, ``max(0, depth - n)`` of them
+            where n layers do. Replaces ``n_hdc``.
         cells: Cells per layer (paper: 3).
         use_hdc: Whether cells may choose HDC; False is the paper's ablation. The HDC layers stay.
         extra: ``"se"`` and/or ``"context"``: operations beyond the paper's. Empty = exactly its space.
@@ -71,8 +74,8 @@ class AutoSegNet(ModelSpace):
         True
     """
 
-    pass_through = frozenset({"identity"})
-    """Operations that only hand their input on."""
+    pass_through: frozenset[str] = frozenset({"identity"})
+    operation_labels: ClassVar[dict[str, str]] = LABELS
 
     def __init__(
         self,
@@ -103,7 +106,8 @@ class AutoSegNet(ModelSpace):
         n, channels = self.shape.downsamplings, self.shape.channels
         self.size_divisor = 2**n
         labels = _skip_labels(n, self.grammar)
-        common: dict[str, Any] = {"grammar": self.grammar, "form": hdc, "order": order}
+        operations = cell_operations(self.grammar, hdc)
+        common: dict[str, Any] = {"grammar": self.grammar, "operations": operations, "order": order}
 
         def layer(name: str, level: int) -> SearchedLayer:
             """A searched layer that reads the last two of ``outputs``, to which its own is appended."""
@@ -135,6 +139,7 @@ class AutoSegNet(ModelSpace):
             if reader.calibrate is not None and not isinstance(skip, NoSkip):
                 self.skips[str(i)] = skip
         self.head = Pointwise(outputs[-1], num_classes, bias=True)
+        tolerate_single_values(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` to logits ``(N, num_classes, H, W)``.
@@ -145,13 +150,7 @@ class AutoSegNet(ModelSpace):
         Raises:
             ValueError: H or W is not a multiple of ``size_divisor``.
         """
-        height, width = x.shape[-2:]
-        d = self.size_divisor
-        if height % d or width % d:
-            raise ValueError(
-                f"image sides must be multiples of {d}, got {height}x{width}; "
-                f"pad to {-(-height // d) * d}x{-(-width // d) * d}"
-            )
+        check_sides(x, self.size_divisor)
         before = previous = Blocks(self.stem(x))
         mirrors = []
         for layer in self.down:

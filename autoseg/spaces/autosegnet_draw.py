@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from autoseg.spaces.autosegnet_code import LAYERS, Genotype
 from autoseg.spaces.autosegnet_shape import Shape, transfer
 from autoseg.spaces.extras import EXTRA_LABELS
+from autoseg.spaces.graph import draw_blocks
 
 if TYPE_CHECKING:
     from autoseg.spaces.base import CellDrawing
@@ -40,8 +40,14 @@ def draw_network(genotype: Genotype, shape: Shape) -> list[CellDrawing]:
 
 
 def _stack(genotype: Genotype, shape: Shape) -> CellDrawing:
-    """Layers from top to bottom with their sizes and channels, and the long skips beside them."""
+    """Layers from top to bottom with their sizes and channels, and the long skips beside them.
+
+    The line to a layer comes from the previous layer, or from the layer before where it reads that one alone. An up
+    layer that does not read the previous layer takes no long skip, which would be added to what it reads from there.
+    """
     n = shape.downsamplings
+    reading = {name for name in LAYERS if any(1 in codes for pair in genotype.sources(name) for codes in pair)}
+    reading |= {"hdc", "out"}
 
     def place(level: int) -> str:
         return f"1/{2**level}, C={shape.channels[level]}"
@@ -52,26 +58,22 @@ def _stack(genotype: Genotype, shape: Shape) -> CellDrawing:
     nodes.append({"id": "bridge", "label": f"bridge {place(n)}", "kind": "op"})
     nodes += [{"id": f"up{i}", "label": f"up {place(i)}", "kind": "op"} for i in reversed(range(n))]
     nodes.append({"id": "out", "label": "1x1 conv", "kind": "output"})
-    edges = [[start["id"], end["id"]] for start, end in pairwise(nodes)]
-    bits = transfer(genotype.skips, n)
-    edges += [[f"down{n - 1 - i}", f"up{n - 1 - i}"] for i, bit in enumerate(bits) if bit]
+    ids = ["stem", *(node["id"] for node in nodes)]  # the first layer reads the stem twice
+    edges = [
+        [previous if layer.rstrip("0123456789") in reading else before, layer]
+        for before, previous, layer in zip(ids, ids[1:], ids[2:], strict=False)
+    ]
+    if "up" in reading:
+        bits = transfer(genotype.skips, n)
+        edges += [[f"down{n - 1 - i}", f"up{n - 1 - i}"] for i, bit in enumerate(bits) if bit]
     return {"title": f"Network ({shape.layers} layers)", "nodes": nodes, "edges": edges}
 
 
 def _layer(genotype: Genotype, name: str) -> CellDrawing:
     """Cells of a layer: two operations and their sum each; those that no other cell reads are concatenated."""
-    sources, operations = genotype.sources(name), genotype.operations(name)
-    ids = ["in0", "in1", *(f"add{cell}" for cell in range(len(sources)))]
-    read = {code for pair in sources for codes in pair for code in codes}
-    titles = ("layer before", "previous layer")
-    nodes = [{"id": ids[i], "label": title, "kind": "input"} for i, title in enumerate(titles) if i in read]
-    edges = []
-    for cell, (pair, names) in enumerate(zip(sources, operations, strict=True)):
-        for side, (codes, operation) in enumerate(zip(pair, names, strict=True)):
-            nodes.append({"id": f"c{cell}_{side}", "label": LABELS[operation], "kind": "op"})
-            edges += [[ids[code], f"c{cell}_{side}"] for code in codes]
-            edges.append([f"c{cell}_{side}", f"add{cell}"])
-        nodes.append({"id": f"add{cell}", "label": f"add (cell {cell + 1})", "kind": "combine"})
-    nodes.append({"id": "out", "label": "concat", "kind": "output"})
-    edges += [[f"add{cell}", "out"] for cell in range(len(sources)) if cell + 2 not in read]
-    return {"title": f"{name.capitalize()} layer", "nodes": nodes, "edges": edges}
+    cells = [
+        [(codes, LABELS[operation]) for codes, operation in zip(pair, names, strict=True)]
+        for pair, names in zip(genotype.sources(name), genotype.operations(name), strict=True)
+    ]
+    inputs = ("layer before", "previous layer")
+    return draw_blocks(f"{name.capitalize()} layer", inputs, cells, word="cell", output="concat")

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import ChosenInputs, InputChoice, LayerChoice
-from nni.nas.space import current_model
 from torch import Tensor, nn
 
 from autoseg.nn.hdc import hdc
 from autoseg.nn.ops import EXTRA_OPERATIONS, Operation, separable
 from autoseg.spaces.autosegnet_blocks import Blocks, Calibration, Width
 from autoseg.spaces.autosegnet_code import Grammar
+from autoseg.spaces.parts import operation_choice
 
 
-def operation_choice(channels: int, grammar: Grammar, form: str, order: str, label: str) -> nn.Module:
-    """A choice among the operations of the grammar; inside NNI's ``model_context``, the chosen one.
+def cell_operations(grammar: Grammar, form: str) -> dict[str, Operation]:
+    """What makes each operation that a cell may use, by name.
 
     Args:
-        channels: C of input and output ``(N, C, H, W)``.
         grammar: Says which operations there are.
         form: Form of the hybrid dilated convolution.
-        order: Order of ReLU, convolution and normalisation.
-        label: Label of the decision; its values are the names of the operations.
+
+    Example:
+        >>> list(cell_operations(Grammar(use_hdc=False), "split"))
+        ['sep3', 'sep5', 'identity']
     """
     makers: dict[str, Operation] = {
         "sep3": lambda c, order: separable(c, 3, order),
@@ -33,9 +34,7 @@ def operation_choice(channels: int, grammar: Grammar, form: str, order: str, lab
         "identity": lambda c, order: nn.Identity(),
         **EXTRA_OPERATIONS,
     }
-    given = current_model()
-    names = grammar.operations if given is None else (given[label],)  # those not chosen need not be initialised
-    return LayerChoice({name: makers[name](channels, order) for name in names}, label=label)
+    return {name: makers[name] for name in grammar.operations}
 
 
 class Cell(nn.Module):
@@ -50,18 +49,26 @@ class Cell(nn.Module):
         number: Number of the cell in its layer.
         channels: C.
         grammar: The decisions.
-        form: Form of the hybrid dilated convolution.
+        operations: What makes each operation to choose from, by name.
         order: Order of ReLU, convolution and normalisation.
     """
 
-    def __init__(self, label: str, number: int, channels: int, grammar: Grammar, form: str, order: str) -> None:
+    def __init__(
+        self,
+        label: str,
+        number: int,
+        channels: int,
+        grammar: Grammar,
+        operations: Mapping[str, Operation],
+        order: str,
+    ) -> None:
         super().__init__()
         self.binary = grammar.encoding == "binary"
         self.decisions = nn.ModuleDict()  # in the order of the paper's tokens
         for end in grammar.labels(number):
             name = f"{label}_{end}"
             if end.startswith("op"):
-                self.decisions[end] = operation_choice(channels, grammar, form, order, name)
+                self.decisions[end] = operation_choice(channels, operations, order, name)
             else:
                 self.decisions[end] = InputChoice(len(grammar.values(end, number)), 1, label=name)
 
@@ -117,7 +124,7 @@ class SearchedLayer(nn.Module):
         channels: C of this layer.
         level: How often its map is halved.
         grammar: The decisions.
-        form: Form of the hybrid dilated convolution.
+        operations: What makes each operation to choose from, by name.
         order: Order of ReLU, convolution and normalisation.
 
     Attributes:
@@ -136,11 +143,13 @@ class SearchedLayer(nn.Module):
         channels: int,
         level: int,
         grammar: Grammar,
-        form: str,
+        operations: Mapping[str, Operation],
         order: str,
     ) -> None:
         super().__init__()
-        cells = [Cell(f"{name}_c{number}", number, channels, grammar, form, order) for number in range(grammar.cells)]
+        cells = [
+            Cell(f"{name}_c{number}", number, channels, grammar, operations, order) for number in range(grammar.cells)
+        ]
         self.cells = nn.ModuleList(cells)
         read = [cell.reads for cell in cells]
         known = None if None in read else {code for codes in read if codes for code in codes}

@@ -56,7 +56,8 @@ class Shape:
         width: Channels of a cell at full resolution.
         max_width: Upper limit of the channels of a cell.
         n_hdc: HDC layers between the last down layer and the bridge.
-        depth: Number of layers of the encoder, HDC layers included; replaces ``n_hdc`` where it is given.
+        depth: Number of layers of the encoder, HDC layers included; replaces ``n_hdc`` where it is given. Where the
+            image allows as many downsamplings or more, there is no HDC layer.
 
     Raises:
         ValueError: An option is out of range.
@@ -82,8 +83,8 @@ class Shape:
             raise ValueError(f"max_width must be at least width={self.width}, got {self.max_width}")
         if self.n_hdc < 0:
             raise ValueError(f"n_hdc must be at least 0, got {self.n_hdc}")
-        if self.depth is not None and self.depth < self.downsamplings:
-            raise ValueError(f"depth must be None or at least {self.downsamplings}, got {self.depth}")
+        if self.depth is not None and self.depth < 1:
+            raise ValueError(f"depth must be None or at least 1, got {self.depth}")
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any]) -> Shape:
@@ -98,7 +99,7 @@ class Shape:
     @property
     def hdc_layers(self) -> int:
         """Number of HDC layers."""
-        return self.n_hdc if self.depth is None else self.depth - self.downsamplings
+        return self.n_hdc if self.depth is None else max(0, self.depth - self.downsamplings)
 
     @property
     def layers(self) -> int:

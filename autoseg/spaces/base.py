@@ -98,6 +98,21 @@ def pass_through(space: Any) -> frozenset[str]:
     return frozenset(getattr(space, "pass_through", ()))
 
 
+def operation_labels(space: Any) -> dict[str, str]:
+    """What the operations of a space are called in drawings and tables; empty for a space that does not say.
+
+    Args:
+        space: The space or its class; its class attribute ``operation_labels`` gives a text for every name of an
+            operation, those that options add included.
+
+    Example:
+        >>> from autoseg.spaces.ednas import EdNas
+        >>> operation_labels(EdNas)["dil3"]
+        '3x3 dilated'
+    """
+    return dict(getattr(space, "operation_labels", {}))
+
+
 def derived(space: Any, kwargs: dict[str, Any], choices: Choices, probabilities: Mapping[str, Any]) -> Choices:
     """Choices after the derivation rule of a space, if it has one.
 

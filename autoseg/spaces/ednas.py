@@ -10,7 +10,7 @@ found in a small network rebuild a large one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
@@ -18,7 +18,8 @@ from nni.nas.space import current_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.nn.ops import pointwise
+from autoseg.nn.batchnorm import tolerate_single_values
+from autoseg.nn.ops import ED_NAS_OPERATIONS, EXTRA_OPERATIONS, ORDERS, pointwise
 from autoseg.nn.pool import pool_with_indices, unpool, upsample_like
 from autoseg.spaces.base import CellDrawing
 from autoseg.spaces.ednas_cells import ChainCell, MultiBranchCell
@@ -33,8 +34,9 @@ from autoseg.spaces.ednas_code import (
     space_size,
     to_choices,
 )
-from autoseg.spaces.ednas_draw import draw_cells
+from autoseg.spaces.ednas_draw import LABELS, draw_cells
 from autoseg.spaces.extras import check_extra
+from autoseg.spaces.parts import check_sides
 
 
 class EdNas(ModelSpace):
@@ -71,6 +73,7 @@ class EdNas(ModelSpace):
     """
 
     pass_through: frozenset[str] = frozenset()
+    operation_labels: ClassVar[dict[str, str]] = LABELS
 
     def __init__(
         self,
@@ -97,6 +100,8 @@ class EdNas(ModelSpace):
             raise ValueError(f"decoder must be one of {DECODERS}, got {decoder!r}")
         if inputs not in READINGS:
             raise ValueError(f"inputs must be one of {READINGS}, got {inputs!r}")
+        if order not in ORDERS:
+            raise ValueError(f"order must be one of {ORDERS}, got {order!r}")
         foreign = sorted((current_model() or {}).keys() - set(labels(blocks, decoder, inputs)))
         if foreign:  # NNI ignores them, and a cell would silently lose its blocks
             raise ValueError(
@@ -108,7 +113,8 @@ class EdNas(ModelSpace):
         self.pooling_indices = pooling_indices
         self.size_divisor = 2**layers
         channels = [min(width * 2**i, max_width) for i in range(layers)]
-        common: dict[str, Any] = {"blocks": blocks, "order": order, "extra": self.extra}
+        operations = ED_NAS_OPERATIONS | {name: EXTRA_OPERATIONS[name] for name in self.extra}
+        common: dict[str, Any] = {"blocks": blocks, "operations": operations, "order": order}
 
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
@@ -143,6 +149,7 @@ class EdNas(ModelSpace):
             if encdec_skip:
                 self.fuse.append(pointwise(2 * channels[i], channels[i]))
         self.head = nn.Conv2d(channels[0], num_classes, 1)
+        tolerate_single_values(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` to logits ``(N, num_classes, H, W)``.
@@ -153,13 +160,7 @@ class EdNas(ModelSpace):
         Raises:
             ValueError: H or W is not a multiple of ``2**layers``.
         """
-        height, width = x.shape[-2:]
-        if height % self.size_divisor or width % self.size_divisor:
-            raise ValueError(
-                f"image sides must be multiples of {self.size_divisor} (2**layers), got {height}x{width}; "
-                f"pad to {-(-height // self.size_divisor) * self.size_divisor}x"
-                f"{-(-width // self.size_divisor) * self.size_divisor}"
-            )
+        check_sides(x, self.size_divisor)
         before = previous = self.stem(x)
         mirrors: list[tuple[Tensor, Tensor]] = []
         for i, cell in enumerate(self.encoder):
@@ -235,4 +236,11 @@ class EdNas(ModelSpace):
 
 
 def _genotype(choices: dict[str, Any], kwargs: dict[str, Any]) -> Genotype:
-    return from_choices(choices, kwargs.get("inputs", "enas"), kwargs.get("extra", ()))
+    """The genotype of choices; where ``kwargs`` say how many blocks and which decoder, it must have these."""
+    genotype = from_choices(choices, kwargs.get("inputs", "enas"), kwargs.get("extra", ()))
+    found = {"blocks": genotype.blocks, "decoder": genotype.decoder_kind}
+    wrong = [f"{option}={kwargs[option]!r}" for option, value in found.items() if kwargs.get(option, value) != value]
+    if wrong:
+        theirs = ", ".join(f"{option}={value!r}" for option, value in found.items())
+        raise ValueError(f"these are not choices of the ED-NAS space with {', '.join(wrong)}: they have {theirs}")
+    return genotype

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
-from nni.nas.nn.pytorch import ChosenInputs, InputChoice, LayerChoice
+from nni.nas.nn.pytorch import ChosenInputs, InputChoice
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.nn.ops import ED_NAS_OPERATIONS, EXTRA_OPERATIONS, pointwise
+from autoseg.nn.ops import Operation, pointwise
 from autoseg.spaces.ednas_code import candidates
-
-
-def operation_choice(channels: int, order: str, label: str, extra: Sequence[str] = ()) -> nn.Module:
-    """A choice among the five operations of ED-NAS and extra ones; inside NNI's ``model_context``, the chosen one.
-
-    Args:
-        channels: C of input and output ``(N, C, H, W)``.
-        order: Order of ReLU, convolution and normalisation.
-        label: Label of the decision; its values are the names of the operations.
-        extra: Names in ``EXTRA_OPERATIONS`` to choose from besides the five.
-
-    Example:
-        >>> from nni.nas.space import model_context
-        >>> with model_context({"op": "pool3"}):
-        ...     operation_choice(4, "relu-conv-bn", "op")
-        MaxPool2d(kernel_size=3, stride=1, padding=1, dilation=1, ceil_mode=False)
-    """
-    operations = ED_NAS_OPERATIONS | {name: EXTRA_OPERATIONS[name] for name in extra}
-    return LayerChoice({name: make(channels, order) for name, make in operations.items()}, label=label)
+from autoseg.spaces.parts import operation_choice
 
 
 class LooseConcat(nn.Module):
@@ -82,8 +64,8 @@ class MultiBranchCell(nn.Module):
         before_channels: Channels of the output of the cell before it.
         channels: Channels C inside the cell.
         out_channels: Channels of the result.
+        operations: What makes each operation to choose from, by name.
         order: Order of ReLU, convolution and normalisation.
-        extra: Operations to choose from besides the paper's five.
 
     Outside NNI's ``model_context`` it is the supernet's cell with all operations. Inside, it is a derived
     cell: inputs that no block reads have no calibration, and the last convolution has just the channels of
@@ -102,8 +84,8 @@ class MultiBranchCell(nn.Module):
         before_channels: int,
         channels: int,
         out_channels: int,
+        operations: Mapping[str, Operation],
         order: str,
-        extra: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.blocks = blocks
@@ -115,7 +97,8 @@ class MultiBranchCell(nn.Module):
                 count = candidates(b, inputs)
                 if count > 1:
                     self.inputs[f"{b}_{side}"] = InputChoice(count, 1, label=f"{prefix}{b}_in{side}")
-                self.operations[f"{b}_{side}"] = operation_choice(channels, order, f"{prefix}{b}_op{side}", extra)
+                label = f"{prefix}{b}_op{side}"
+                self.operations[f"{b}_{side}"] = operation_choice(channels, operations, order, label)
         used = self._inputs_of_a_derived_cell()
         self.calibrate = pointwise(in_channels, channels) if used is None or 0 in used else None
         reads_before = self.externals == 2 and (used is None or 1 in used)
@@ -171,8 +154,8 @@ class ChainCell(nn.Module):
         in_channels: Channels of the input.
         channels: Channels C inside the cell.
         out_channels: Channels of the result; a 1x1 convolution follows where it differs from C.
+        operations: What makes each operation to choose from, by name.
         order: Order of ReLU, convolution and normalisation.
-        extra: Operations to choose from besides the paper's five.
 
     Source: ED-NAS, section 2.1.
     """
@@ -184,12 +167,14 @@ class ChainCell(nn.Module):
         in_channels: int,
         channels: int,
         out_channels: int,
+        operations: Mapping[str, Operation],
         order: str,
-        extra: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.calibrate = pointwise(in_channels, channels)
-        self.operations = nn.ModuleList(operation_choice(channels, order, f"dec{b}_op1", extra) for b in range(blocks))
+        self.operations = nn.ModuleList(
+            operation_choice(channels, operations, order, f"dec{b}_op1") for b in range(blocks)
+        )
         self.project = pointwise(channels, out_channels) if out_channels != channels else nn.Identity()
 
     def forward(self, previous: Tensor, before: Tensor | None = None) -> Tensor:

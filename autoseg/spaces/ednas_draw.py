@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from autoseg.spaces.ednas_code import CODES, Genotype
 from autoseg.spaces.extras import EXTRA_LABELS
+from autoseg.spaces.graph import draw_blocks
 
 if TYPE_CHECKING:
     from autoseg.spaces.base import CellDrawing
@@ -24,7 +25,7 @@ def draw_cells(genotype: Genotype) -> list[CellDrawing]:
     """Encoder cell and decoder cell of a genotype.
 
     Returns:
-        Two graphs. Cells that nobody reads are left out; a block of two branches is two nodes and their sum.
+        Two graphs. Inputs that no block reads are left out; a block of two branches is two nodes and their sum.
 
     Example:
         >>> from autoseg.spaces.ednas_code import ED_NAS_N3
@@ -45,17 +46,7 @@ def draw_cells(genotype: Genotype) -> list[CellDrawing]:
 
 
 def _branches(title: str, blocks: tuple[tuple[int, int, int, int], ...], inputs: str) -> CellDrawing:
-    sources = ["previous cell"] + (["cell before"] if inputs == "enas" else [])
-    externals = len(sources)
-    ids = [f"in{i}" for i in range(externals)] + [f"add{b}" for b in range(len(blocks))]
-    used = {code for block in blocks for code in block[:2]}
-    nodes = [{"id": ids[i], "label": name, "kind": "input"} for i, name in enumerate(sources) if i in used]
-    edges = []
-    for b, (in1, in2, op1, op2) in enumerate(blocks):
-        for side, (source, op) in enumerate(((in1, op1), (in2, op2))):
-            nodes.append({"id": f"b{b}_{side}", "label": LABELS[CODES[op]], "kind": "op"})
-            edges += [[ids[source], f"b{b}_{side}"], [f"b{b}_{side}", f"add{b}"]]
-        nodes.append({"id": f"add{b}", "label": f"add (block {b})", "kind": "combine"})
-    nodes.append({"id": "out", "label": "concat, 1x1 conv", "kind": "output"})
-    edges += [[f"add{b}", "out"] for b in range(len(blocks)) if b + externals not in used]
-    return {"title": title, "nodes": nodes, "edges": edges}
+    """A multi-branch cell: two operations per block; the loose blocks are joined."""
+    sources = ["previous cell", "cell before"] if inputs == "enas" else ["previous cell"]
+    branches = [[([in1], LABELS[CODES[op1]]), ([in2], LABELS[CODES[op2]])] for in1, in2, op1, op2 in blocks]
+    return draw_blocks(title, sources, branches, word="block", output="concat, 1x1 conv")

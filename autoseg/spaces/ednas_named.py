@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from autoseg.search.architecture import Architecture
 from autoseg.spaces.ednas_code import ED_NAS_N3, ED_NAS_N4, Genotype, to_choices
 
 
 def _network(genotype: Genotype, in_channels: int, num_classes: int, layers: int, width: int) -> nn.Module:
+    from autoseg.search.architecture import Architecture  # a floor above this one
+
     kwargs = {"blocks": genotype.blocks, "layers": layers, "width": width}
     return Architecture("ednas", kwargs, to_choices(genotype)).build(in_channels, num_classes)
 

@@ -8,7 +8,7 @@ The plain U-Net is a point of the space: :meth:`SearchNet.unet`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
@@ -20,14 +20,17 @@ from torch.nn import functional as F
 from autoseg.baselines.layers import he_initialise
 from autoseg.nn.batchnorm import tolerate_single_values
 from autoseg.nn.ops import EXTRA_OPERATIONS, search_net_operations
-from autoseg.search.architecture import Architecture
 from autoseg.spaces import searchnet_code
 from autoseg.spaces.base import CellDrawing, Choices
 from autoseg.spaces.extras import check_extra
-from autoseg.spaces.searchnet_code import from_choices, space_size, values
-from autoseg.spaces.searchnet_draw import draw_cells
+from autoseg.spaces.parts import check_sides
+from autoseg.spaces.searchnet_code import from_choices, nodes_and_extra, space_size, values
+from autoseg.spaces.searchnet_draw import LABELS, draw_cells
 from autoseg.spaces.searchnet_named import UNET_OPTIONS, named_points
 from autoseg.spaces.searchnet_unit import AllEdges, SearchUnit
+
+if TYPE_CHECKING:
+    from autoseg.search.architecture import Architecture
 
 CALIBRATIONS = (1, 3)
 UPSAMPLINGS = ("bilinear", "transposed")
@@ -70,6 +73,7 @@ class SearchNet(ModelSpace):
     """
 
     pass_through: frozenset[str] = frozenset({"identity"})
+    operation_labels: ClassVar[dict[str, str]] = LABELS
     size_divisor = 2**_POOLINGS
 
     def __init__(
@@ -133,9 +137,7 @@ class SearchNet(ModelSpace):
         Raises:
             ValueError: H or W is not a multiple of 8.
         """
-        height, width = x.shape[-2:]
-        if height % self.size_divisor or width % self.size_divisor:
-            raise ValueError(f"image sides must be multiples of {self.size_divisor}, got {height}x{width}")
+        check_sides(x, self.size_divisor)
         mirrors: list[Tensor] = []
         for i, unit in enumerate(_units(self.encoder)):
             entering = unit.calibrate(F.max_pool2d(x, 2) if i else x)
@@ -179,7 +181,7 @@ class SearchNet(ModelSpace):
             >>> SearchNet.derive(operations, {}, {"nodes": 2}) == operations  # nothing to drop
             True
         """
-        return searchnet_code.derive(choices, probabilities, *_space(kwargs))
+        return searchnet_code.derive(choices, probabilities, *nodes_and_extra(kwargs))
 
     @staticmethod
     def is_operation(label: str) -> bool:
@@ -217,6 +219,8 @@ class SearchNet(ModelSpace):
             >>> SearchNet.unet(8).code[:30]
             'C1[in>1 conv3] C2[in>1 conv3] '
         """
+        from autoseg.search.architecture import Architecture  # a floor above this one
+
         kwargs = {"width": width, **UNET_OPTIONS}
         return Architecture("searchnet", kwargs, SearchNet.named(kwargs)["unet"])
 
@@ -227,7 +231,7 @@ class SearchNet(ModelSpace):
         Raises:
             ValueError: These are not choices of the space.
         """
-        return str(from_choices(choices, *_space(kwargs)))
+        return str(from_choices(choices, *nodes_and_extra(kwargs)))
 
     @staticmethod
     def cells(choices: Choices, kwargs: dict[str, Any]) -> list[CellDrawing]:
@@ -241,14 +245,9 @@ class SearchNet(ModelSpace):
             >>> [cell["title"] for cell in SearchNet.cells(point.choices, point.kwargs)][:2]
             ['Network', 'C1 (full size)']
         """
-        return draw_cells(from_choices(choices, *_space(kwargs)))
+        return draw_cells(from_choices(choices, *nodes_and_extra(kwargs)), kwargs.get("c4c5_skip", False))
 
 
 def _units(modules: nn.ModuleList) -> list[SearchUnit]:
     """The modules of a list by their type, which torch does not know."""
     return cast("list[SearchUnit]", list(modules))
-
-
-def _space(kwargs: dict[str, Any]) -> tuple[int, tuple[str, ...]]:
-    """Nodes per unit and extra operations."""
-    return kwargs.get("nodes", 2), check_extra(kwargs.get("extra", ()))

@@ -9,6 +9,7 @@ This file needs no torch.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -63,6 +64,16 @@ def values(nodes: int, extra: Sequence[str] = ()) -> dict[str, list[str]]:
                 found[pair_label(unit, node)] = list(pairs(node))
             found |= {edge_label(unit, source, node): operations for source in range(node)}
     return found
+
+
+def nodes_and_extra(kwargs: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]:
+    """The options of the space on which its decisions depend: nodes per unit and extra operations.
+
+    Example:
+        >>> nodes_and_extra({"extra": ["se"], "width": 8})
+        (2, ('se',))
+    """
+    return kwargs.get("nodes", 2), check_extra(kwargs.get("extra", ()))
 
 
 def space_size(nodes: int, extra: Sequence[str] = ()) -> int:
@@ -159,6 +170,51 @@ def to_choices(genotype: Genotype) -> dict[str, str]:
     if from_choices(choices, nodes, EXTRAS) != genotype:
         raise ValueError("nodes 1 and 2 keep all their edges and later ones two, sorted by node and source")
     return dict(sorted(choices.items()))
+
+
+def parse(code: str, kwargs: Mapping[str, Any]) -> dict[str, str]:
+    """Choices from the short notation; the inverse of ``SearchNet.code(choices, kwargs)``.
+
+    The notation does not tell the operations on edges that are not kept (from the third node of a unit on). They
+    are no part of the network, and get the first operation here, as in :func:`to_choices`. So ``code`` of the
+    result is the given text, and the result differs from the choices that were written at most on such edges.
+
+    Args:
+        code: ``C1[in>1 conv3; ...] C2[...] ... C8[...]``; edges of a unit in any order.
+        kwargs: Options of the space; ``nodes`` and ``extra`` count.
+
+    Returns:
+        ``{label: value}``, sorted by label.
+
+    Raises:
+        ValueError: The text has another form, or these are not choices of the space with these options.
+
+    Example:
+        >>> unit = "[in>1 conv3; in>2 mb5; 1>2 identity]"
+        >>> choices = parse(" ".join(f"C{i}{unit}" for i in range(1, 9)), {"nodes": 2})
+        >>> choices["c8_0_2"], choices["c8_1_2"]
+        ('mb5', 'identity')
+    """
+    nodes, extra = nodes_and_extra(kwargs)
+    edge = r"(?:in|[1-9]\d*)>[1-9]\d* \w+"
+    pattern = " ".join(rf"{unit.upper()}\[({edge}(?:; {edge})*)\]" for unit in UNITS)
+    match = re.fullmatch(pattern, " ".join(code.split()))
+    if match is None:
+        raise ValueError(f"a SEARCH-Net code is 'C1[in>1 conv3; ...] C2[...] ... C8[...]', got {code!r}")
+    units = tuple(tuple(sorted(map(_edge, unit.split("; ")))) for unit in match.groups())
+    last = max(node for unit in units for node, _, _ in unit)
+    if last > nodes:
+        raise ValueError(f"these are not choices of the SEARCH-Net space with {nodes=}: there is a node {last}")
+    choices = to_choices(Genotype(units))
+    from_choices(choices, nodes, extra)
+    return choices
+
+
+def _edge(text: str) -> Edge:
+    """``in>2 mb5`` as a tuple."""
+    ends, operation = text.split(" ")
+    source, node = ends.split(">")
+    return (int(node), 0 if source == "in" else int(source), operation)
 
 
 def best_pair(strengths: Sequence[float]) -> str:

@@ -24,8 +24,12 @@ LABELS = {
 _SCALES = ("full size", "1/2", "1/4", "1/8", "1/8", "1/4", "1/2", "full size")
 
 
-def draw_cells(genotype: Genotype) -> list[CellDrawing]:
+def draw_cells(genotype: Genotype, c4c5_skip: bool = False) -> list[CellDrawing]:
     """The shape of the network, then the eight units, each with the edges it keeps.
+
+    Args:
+        genotype: The edges.
+        c4c5_skip: Whether C5 reads the input of C4 beside its output; then that input is a node of its own.
 
     Returns:
         Nine graphs; an operation is a node, as is the sum of the edges of a node.
@@ -36,19 +40,24 @@ def draw_cells(genotype: Genotype) -> list[CellDrawing]:
         ('C1 (full size)', ['input', '3x3 conv', 'output'])
     """
     units = zip(UNITS, _SCALES, genotype.units, strict=True)
-    return [_network(), *(_unit(f"{unit.upper()} ({scale})", edges) for unit, scale, edges in units)]
+    return [_network(c4c5_skip), *(_unit(f"{unit.upper()} ({scale})", edges) for unit, scale, edges in units)]
 
 
-def _network() -> CellDrawing:
+def _network(c4c5_skip: bool) -> CellDrawing:
     """The units in their order, and who reads whom."""
     nodes = [{"id": "in", "label": "image", "kind": "input"}]
     nodes += [
         {"id": unit, "label": f"{unit.upper()} ({scale})", "kind": "combine"}
         for unit, scale in zip(UNITS, _SCALES, strict=True)
     ]
+    if c4c5_skip:
+        c4 = next(place for place, node in enumerate(nodes) if node["id"] == "c4")
+        nodes.insert(c4, {"id": "c4in", "label": f"input of C4 ({_SCALES[3]})", "kind": "combine"})
     nodes.append({"id": "out", "label": "classes", "kind": "output"})
     edges = [[before["id"], after["id"]] for before, after in pairwise(nodes)]
     edges += [["c1", "c8"], ["c2", "c7"], ["c3", "c6"]]
+    if c4c5_skip:
+        edges.append(["c4in", "c5"])
     return {"title": "Network", "nodes": nodes, "edges": edges}
 
 

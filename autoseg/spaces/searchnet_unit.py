@@ -7,40 +7,18 @@ from functools import partial, reduce
 from typing import Any, cast
 
 import torch
-from nni.mutable import Categorical
 from nni.nas.nn.pytorch import LayerChoice
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
-from nni.nas.space import current_model
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from autoseg.nn.ops import Operation, pointwise
+from autoseg.spaces.parts import operation_choice
 from autoseg.spaces.searchnet_code import best_pair, edge_label, pair_label, pairs
 
 ORDER = "conv-bn-relu"
 LazyEdge = Callable[[], Tensor]
 """An edge with its input in place, which computes nothing before it is called."""
-
-
-def operation_choice(channels: int, operations: Mapping[str, Operation], label: str) -> nn.Module:
-    """A choice of the operation on an edge; inside NNI's ``model_context``, only the chosen one is made.
-
-    Args:
-        channels: C of input and output ``(N, C, H, W)``.
-        operations: The candidates by name.
-        label: Label of the decision.
-
-    Example:
-        >>> from nni.nas.space import model_context
-        >>> from autoseg.nn.ops import search_net_operations
-        >>> with model_context({"c1_0_1": "identity"}):
-        ...     operation_choice(4, search_net_operations(), "c1_0_1")
-        Identity()
-    """
-    sample = current_model()
-    if sample is not None:
-        return operations[Categorical(list(operations), label=label).freeze(sample)](channels, ORDER)
-    return LayerChoice({name: make(channels, ORDER) for name, make in operations.items()}, label=label)
 
 
 class KeptPair(nn.Module):
@@ -156,7 +134,7 @@ class SearchUnit(nn.Module):
             self.sources.append(sources)
             for source in sources:
                 label = edge_label(name, source, node)
-                self.edges[f"{source}_{node}"] = operation_choice(channels, operations, label)
+                self.edges[f"{source}_{node}"] = operation_choice(channels, operations, ORDER, label)
         self.merge = pointwise(nodes * channels, channels) if nodes > 1 else nn.Identity()
         self.nodes = nodes
 

@@ -9,6 +9,7 @@ import copy
 import re
 import statistics
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -109,6 +110,55 @@ def latency_ms(
             _wait_for(device)
             times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times[_WARM_UP_RUNS:])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        params: Parameters.
+        flops: Floating-point operations of one forward pass on a validation image; None when not asked for, or
+            when an operation of the network cannot be counted.
+        latency_ms: Median milliseconds of that pass, batch of one; None when not asked for.
+    """
+
+    params: int
+    flops: int | None = None
+    latency_ms: float | None = None
+
+
+def measure(
+    network: nn.Module,
+    image: tuple[int, int, int],
+    device: str,
+    *,
+    flops: bool = True,
+    latency: bool = True,
+    runs: int = 10,
+) -> Cost:
+    """What a network costs on one image.
+
+    Args:
+        network: Any network; sides of the image are rounded up to its ``size_divisor``.
+        image: ``(channels, height, width)``.
+        device: Where the latency is measured.
+        flops: Whether to count operations.
+        latency: Whether to measure milliseconds.
+        runs: Timed runs for that.
+
+    Example:
+        >>> measure(nn.Conv2d(1, 2, 1, bias=False), (1, 4, 4), "cpu", latency=False)
+        Cost(params=2, flops=64, latency_ms=None)
+    """
+    divisor = int(getattr(network, "size_divisor", 32))
+    height, width = (-(-side // divisor) * divisor for side in image[1:])
+    shape = (image[0], height, width)
+    return Cost(
+        count_parameters(network),
+        count_flops(network, *shape) if flops else None,
+        round(latency_ms(network, *shape, device, runs), 3) if latency else None,
+    )
 
 
 class _SeenOperations(TorchDispatchMode):

@@ -148,6 +148,7 @@ def train_network(
             trainer = make_trainer(compute, [EpochSeed(seed, loader), keeper], recipe.epochs, start)
             with quiet_lightning():
                 trainer.fit(module, train_dataloaders=loader)
+            network.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # Lightning leaves it on the CPU
     except TrainingDiverged as error:
         if keeper.best is None:
             raise

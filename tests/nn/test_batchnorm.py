@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from autoseg.nn.batchnorm import BatchNorm2d, tolerate_single_values
+from autoseg.search.supernet import use_batch_statistics
 
 
 def pair() -> tuple[nn.BatchNorm2d, BatchNorm2d]:
@@ -39,6 +41,19 @@ def test_a_lone_value_uses_the_running_statistics_and_leaves_them() -> None:
         assert torch.equal(value, before[key])
     y.sum().backward()
     torch.testing.assert_close(x.grad[0, :, 0, 0], scale)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_lone_value_without_running_statistics_is_only_scaled_and_shifted(training: bool) -> None:
+    theirs, ours = (use_batch_statistics(layer).train(training) for layer in pair())
+    x = torch.randn(1, 3, 1, 1)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        theirs(x)
+    expected = x[0, :, 0, 0] / (1 + ours.eps) ** 0.5 * ours.weight + ours.bias
+    torch.testing.assert_close(ours(x)[0, :, 0, 0], expected)
+    assert ours.running_mean is None
+    two = torch.randn(2, 3, 1, 1)
+    assert torch.equal(ours(two), theirs(two))
 
 
 def test_replaces_plain_layers_only() -> None:

@@ -25,7 +25,9 @@ from toy import BEST, PlantedWide, planted_task
 from trial_tools import outcome, scored_by_formula, stable, toy_spaces, wide_task
 
 from autoseg import registry
+from autoseg.config import load_config
 from autoseg.errors import Interrupted, UserError
+from autoseg.prepare import prepare
 from autoseg.search import trials
 from autoseg.search.objective import Cost, CostMeter, Objective
 from autoseg.search.task import SearchResult, SearchTask
@@ -280,6 +282,17 @@ def test_both_modes_drive_the_same_controller(tmp_path: Path, monkeypatch: pytes
     assert [options.pop("lr") for options in made] == [5e-3, 5e-4]
     assert made[0] == made[1]
     assert made[0]["seed"] == 5 and made[0]["order"] == order
+
+
+@pytest.mark.parametrize("mode", ["one-shot", "multi-trial"])
+def test_an_order_that_does_not_fit_is_told_before_the_run_starts(mode: str) -> None:
+    data = {"dataset": "synthetic-ceramic", "options": {"count": 12, "size": 32}}
+    config = {"data": data, "space": {"name": "ednas", "options": {"width": 4}}, "baselines": []}
+    strategy = {"name": "autosegnet", "options": {"mode": mode, "order": ["dec"]}}
+    with pytest.raises(UserError, match="these decisions are missing: enc0_in1"):
+        prepare(load_config({**config, "strategy": strategy}))
+    strategy["options"]["order"] = ["dec", "enc"]
+    assert prepare(load_config({**config, "strategy": strategy})).strategy.one_shot == (mode == "one-shot")
 
 
 @pytest.mark.parametrize("mode", ["one-shot", "multi-trial"])

@@ -190,6 +190,35 @@ def make_trials(folder: Path, count: int = 20) -> Path:
     return folder
 
 
+def make_uniform_supernet(folder: Path, operations: Sequence[str], *, watched: bool = False, epochs: int = 4) -> Path:
+    """Replace the journal by that of a search that learns nothing while it trains: evolution, or random paths.
+
+    Args:
+        folder: The run folder; its architecture tells which decisions there are.
+        operations: One candidate each, with this operation everywhere.
+        watched: Whether some paths were scored in each epoch.
+        epochs: Of the supernet.
+    """
+    choices = json.loads((folder / "architecture.json").read_text())["choices"]
+    scored = dict.fromkeys(("reward", "best", "median"), 0.3 if watched else None)
+    nothing = {**scored, "entropy": None, "stability": None, "histogram": {}}
+    rows: list[dict[str, Any]] = [
+        {"kind": "epoch", "epoch": i, "phase": "search", "seconds": 4.0 * (i + 1), "loss": 1 / (i + 1), **nothing}
+        for i in range(epochs)
+    ]
+    scores = [0.3 + 0.02 * number for number in range(len(operations))]
+    for number, operation in enumerate(operations):
+        chosen = {label: operation if isinstance(value, str) else value for label, value in choices.items()}
+        rows.append({
+            "kind": "candidate", "number": number, "rank_source": "sampled", "choices": chosen,
+            "code": f"E=[{number}] D=[0 0]", "miou": scores[number], "params": 1_000_000, "flops": None,
+            "latency_ms": None, "seconds": 20.0 + number, "best": max(scores[: number + 1]),
+            "median": float(np.median(scores[: number + 1])),
+        })  # fmt: skip
+    _write(folder / "search/journal.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
 def histogram(done: float) -> dict[str, float]:
     """Shares that start equal and end with most on the first operation."""
     weights = [0.2 + 0.5 * done * (place == 0) - 0.125 * done * (place > 0) for place in range(len(OPERATIONS))]

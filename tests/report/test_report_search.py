@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from fake_run import COSTS, OPERATIONS, make_journal_of_now, make_trials
+from fake_run import COSTS, OPERATIONS, make_journal_of_now, make_trials, make_uniform_supernet
 from test_report_page import Page, cells, page
 
 from autoseg.report.page import write_report
@@ -25,6 +26,14 @@ def as_ednas(run_dir: Path) -> None:
     content = json.loads((run_dir / "architecture.json").read_text())
     content |= {"space": "ednas", "kwargs": {"blocks": 4}, "choices": to_choices(ED_NAS_N4)}
     (run_dir / "architecture.json").write_text(json.dumps(content))
+
+
+def height(svg: str, fill: str) -> float:
+    """Of the last step of the area of one colour, in units of the picture."""
+    path = re.search(rf'd="([^"]+)"[^>]*style="fill: {fill}', svg)[1]
+    points = [(float(x), float(y)) for x, y in re.findall(r"([\d.]+) ([\d.]+)", path)]
+    right = [y for x, y in points if x == max(x for x, _ in points)]
+    return max(right) - min(right)
 
 
 def texts(svg: str) -> list[str]:
@@ -117,6 +126,61 @@ def test_a_multi_trial_search(run_dir: Path) -> None:
     assert "Candidates are scored after a short training" in text
 
 
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_supernet_that_learns_nothing_shows_its_candidates(run_dir: Path, watched: bool) -> None:
+    as_ednas(run_dir)
+    make_uniform_supernet(run_dir, ["conv3", "conv3", "dw3", "dw3"], watched=watched)
+    section = search_section(read_run(run_dir))
+    assert texts(section.curves).count("Supernet loss") == 1
+    assert texts(section.curves).count("Reward") == watched
+    assert {"candidate", "best so far", "median so far"} <= set(texts(section.trials))
+    assert "candidate" in texts(section.histogram) and "epoch" not in texts(section.histogram)
+    fills = {name: fill for name, fill, _ in section.legend}
+    assert list(fills) == ["3x3 conv", "3x3 separable"]
+    assert height(section.histogram, fills["3x3 conv"]) == pytest.approx(
+        height(section.histogram, fills["3x3 separable"]), rel=1e-3
+    ), "two of four candidates each in the end"
+    text = " ".join(page(run_dir, None).text.replace("\u00a0", " ").split())
+    assert "operations of the candidates so far" in text and "most probable operation" not in text
+    assert "Each candidate in turn, scored with the shared weights of the supernet." in text
+    assert "Scores of the candidates" in text and "4 epochs, 4 candidates scored" in text
+
+
+def test_the_space_of_a_search_that_is_not_finished_is_that_of_the_experiment(run_dir: Path) -> None:
+    as_ednas(run_dir)
+    make_uniform_supernet(run_dir, ["conv3", "dw3"])
+    (run_dir / "architecture.json").unlink()
+    config = (run_dir / "config.yaml").read_text()
+    (run_dir / "config.yaml").write_text(config.replace("my-space", "ednas"))
+    assert [name for name, *_ in search_section(read_run(run_dir)).legend] == ["3x3 conv", "3x3 separable"]
+
+
+def fails(*args: object) -> None:
+    raise RuntimeError("a plugin")
+
+
+@pytest.mark.parametrize(
+    ("space", "legend"),
+    [
+        (SimpleNamespace(is_operation=fails), []),
+        (SimpleNamespace(operation_labels=3), ["conv3"]),
+        (SimpleNamespace(operation_labels={"conv3": 3, "dw3": "x"}), ["3"]),
+        (SimpleNamespace(is_operation=lambda label: label == "enc0_op1"), ["conv3"]),
+        (None, []),
+    ],
+)
+def test_whatever_a_space_does_the_candidates_are_shown(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, space: object, legend: list[str]
+) -> None:
+    as_ednas(run_dir)
+    make_uniform_supernet(run_dir, ["conv3", "conv3"])
+    monkeypatch.setattr("autoseg.registry.load", lambda kind, name: space if space else fails())
+    section = search_section(read_run(run_dir))
+    assert [name for name, *_ in section.legend] == legend
+    assert bool(section.histogram) == bool(legend)
+    assert "best so far" in texts(section.trials)
+
+
 def test_candidates_that_broke_a_limit_are_not_counted_as_scored(run_dir: Path) -> None:
     journal = make_trials(run_dir, 4) / "search/journal.jsonl"
     rows = [json.loads(line) for line in journal.read_text().splitlines()]
@@ -154,3 +218,45 @@ def test_runs_from_before_still_have_their_report(run_dir: Path) -> None:
     assert "warnings" not in found.classes
     text = " ".join(found.text.replace("\u00a0", " ").split())
     assert "The search took 48 s: 12 epochs, 3 candidates scored." in text
+
+
+def test_the_trained_network_is_drawn_and_both_sets_of_options_are_said(run_dir: Path) -> None:
+    from autoseg.spaces.autosegnet import AutoSegNet
+
+    point = AutoSegNet.named({})["sep3 chain, all skips"]
+    content = {"space": "autosegnet", "kwargs": {"input_size": 64, "width": 8}, "choices": point}
+    path = run_dir / "architecture.json"
+    path.write_text(json.dumps(content | {"final_kwargs": {"input_size": 512, "width": 8}}))
+    text = " ".join(page(run_dir, None).text.split())
+    assert "Network (12 layers)" in text and "Network (6 layers)" not in text
+    assert (
+        "Space autosegnet, searched with input_size 64, width 8; trained with input_size 512, otherwise the same."
+        in text
+    )
+    for final in ({}, {"width": 8}, None, [3]):
+        path.write_text(json.dumps(content | {"final_kwargs": final}))
+        section = search_section(read_run(run_dir))
+        assert section.space == "Space autosegnet, input_size 64, width 8."
+        assert ("Network (6 layers)" in section.cells) == (final != [3])
+
+
+@pytest.mark.parametrize(
+    ("damage", "shown"),
+    [
+        ({"interval": [None, 0.5]}, "Kendall's tau 0.41; regret"),
+        ({"interval": ["a", "b"]}, "Kendall's tau 0.41; regret"),
+        ({"interval": [0.1, 0.7, 0.8]}, "Kendall's tau 0.41; regret"),
+        ({"interval": 7}, "Kendall's tau 0.41; regret"),
+        ({"interval": [0.1, 0.7]}, "Kendall's tau 0.41 (95 % interval 0.10 to 0.70); regret"),
+        ({"tau": None}, "better than chance; regret of its favourite 1.2 points, of a random pick 3.4."),
+        ({"tau": [1], "regret": {}, "text": 3}, "Audit of the ranking 3."),
+    ],
+)
+def test_a_damaged_audit_never_breaks_the_report(run_dir: Path, damage: dict[str, object], shown: str) -> None:
+    audit = {
+        "text": "It ranks better than chance.", "tau": 0.41, "interval": [0.1, 0.7],
+        "regret": 0.012, "random_regret": 0.034,
+    }  # fmt: skip
+    (run_dir / "audit/audit.png").mkdir(parents=True)
+    (run_dir / "audit/audit.json").write_text(json.dumps(audit | damage))
+    assert shown in " ".join(page(run_dir, None).text.replace("\u00a0", " ").split())

@@ -16,12 +16,15 @@ from autoseg.search import keeper
 from autoseg.search.architecture import Architecture
 from autoseg.search.batches import RewardBatches
 from autoseg.search.enas import Enas
+from autoseg.search.objective import CostMeter, Objective
+from autoseg.search.oneshot import _compute
 from autoseg.search.supernet import PathSupernet
 from autoseg.search.task import SearchResult, SearchTask
 from autoseg.spaces.ednas import EdNas
 from autoseg.spaces.ednas_code import ED_NAS_N3, to_choices
 from autoseg.spaces.ednas_named import ed_nas_n3
 from autoseg.statefile import load_tree
+from autoseg.train.compute import Compute
 
 pytestmark = pytest.mark.usefixtures("toy_space")
 
@@ -393,3 +396,27 @@ def test_length_in_training_steps() -> None:
     # 10 epochs of 100 steps; 7 of them score 16 architectures by a forward (a third) on twice the batch.
     strategy = Enas(epochs=10, warmup=0.3, rewards=16, candidates=5)
     assert strategy.training_steps(100) == pytest.approx(10 * 100 + 7 * 16 * 2 / 3 + 5)
+
+
+def test_bfloat16(tmp_path: Path) -> None:
+    """Lightning runs the controller's update under autocast too, and its advantages go through numpy."""
+    task = replace(planted_task(tmp_path, 0), compute=Compute("cpu", "bf16", 1))
+    result = Enas(epochs=3, warmup=0.0, rewards=8, candidates=1).search(task)
+    assert [row["reward"] is not None for row in result.history] == [True] * 3
+
+
+def test_half_precision_is_left_to_the_finalists(tmp_path: Path) -> None:
+    task = replace(planted_task(tmp_path, 0), compute=Compute("cuda", "16", 1))
+    assert _compute(task) == Compute("cuda", "32", 1)
+    bf16 = replace(task, compute=Compute("cpu", "bf16", 1))
+    assert _compute(bf16) is bf16.compute
+
+
+def test_the_controller_learns_to_keep_the_limits(tmp_path: Path) -> None:
+    task = planted_task(tmp_path, 0)
+    params = {op: CostMeter(task).of({"op": op, "op2": "identity"}).params for op in ("conv1", "conv3")}
+    limited = replace(task, objective=Objective(max_params=params["conv3"] - 1))
+    result = Enas(epochs=20, candidates=2).search(limited)
+    assert result.architecture.choices == {"op": "conv1", "op2": "identity"}
+    assert not result.notes  # the most probable architecture is within the limits: what is not has no reward
+    assert min(row["reward"] for row in result.history[6:8]) < 0.4 < result.history[-1]["reward"]

@@ -17,10 +17,12 @@ from autoseg.errors import UserError
 from autoseg.search import objective as module
 from autoseg.search.candidates import Pool
 from autoseg.search.darts import Darts
-from autoseg.search.objective import Cost, CostMeter, Objective, measure, pareto_front, pareto_json
+from autoseg.search.objective import CostMeter, Objective, pareto_front, pareto_json
 from autoseg.search.oneshot_evolution import OneShotEvolution
 from autoseg.search.random_oneshot import RandomOneShotSearch
 from autoseg.search.task import Candidate, SearchTask
+from autoseg.train.clock import Stopwatch
+from autoseg.train.cost import Cost, measure
 
 PATHS = {op: {"op": op, "op2": "identity"} for op in ("noise", "conv1", "conv3")}
 PARAMS = {"noise": 34, "conv1": 34 + 64 + 16, "conv3": 34 + 576 + 16}
@@ -103,14 +105,17 @@ def test_each_network_is_measured_once(task: SearchTask, monkeypatch: pytest.Mon
         meter.of(choices)
     assert len(built) == 2
     assert [meter.of(PATHS["conv1"], full=True) for _ in range(3)] == [Cost(1, 2, 4.0)] * 3
-    assert built == [{"flops": False, "latency": False}] * 2 + [{"flops": True, "latency": True}]
+    asked = {"flops": False, "latency": False, "runs": 3}
+    assert built == [asked, asked, {"flops": True, "latency": True, "runs": 3}]
 
 
 def test_a_measured_latency_stays(task: SearchTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another measurement of a network that was admitted could be above the limit; its FLOPs are added."""
     times = iter([1.0, 9.0])
     monkeypatch.setattr(
-        module, "measure", lambda *args, flops, latency: Cost(5, 7 if flops else None, next(times) if latency else None)
+        module,
+        "measure",
+        lambda *args, flops, latency, runs: Cost(5, 7 if flops else None, next(times) if latency else None),
     )
     meter = CostMeter(replace(task, objective=Objective(max_latency_ms=2.0)))
     assert meter.of(PATHS["conv1"]) == Cost(5, None, 1.0)
@@ -138,7 +143,9 @@ def test_a_pool_has_each_architecture_within_the_limits_once(task: SearchTask) -
     limited = replace(task, objective=Objective(max_params=200))
     drawn = iter([PATHS["conv1"], PATHS["conv3"], PATHS["noise"], PATHS["noise"], PATHS["conv1"], PATHS["conv3"]] * 20)
     asked: list[bool] = []
-    pool = Pool.drawn(limited, CostMeter(limited), lambda greedy: asked.append(greedy) or next(drawn), samples=3)
+    pool = Pool.drawn(
+        limited, CostMeter(limited), lambda greedy: asked.append(greedy) or next(drawn), samples=3, watch=Stopwatch()
+    )
     assert pool.paths == [PATHS["conv1"], PATHS["noise"]]
     assert pool.sources == ["greedy", "sampled"] and pool.notes == []
     assert asked == [True] + [False] * 60  # 20 draws for each sample, then it gives up
@@ -147,7 +154,7 @@ def test_a_pool_has_each_architecture_within_the_limits_once(task: SearchTask) -
 def test_a_greedy_architecture_over_the_limit_is_noted(task: SearchTask) -> None:
     limited = replace(task, objective=Objective(max_params=200))
     drawn = iter([PATHS["conv3"], PATHS["conv1"]])
-    pool = Pool.drawn(limited, CostMeter(limited), lambda greedy: next(drawn), samples=1)
+    pool = Pool.drawn(limited, CostMeter(limited), lambda greedy: next(drawn), samples=1, watch=Stopwatch())
     assert (pool.paths, pool.sources) == ([PATHS["conv1"]], ["sampled"])
     (note,) = pool.notes
     assert note == (
@@ -159,7 +166,7 @@ def test_nothing_within_the_limits_names_the_smallest(task: SearchTask) -> None:
     limited = replace(task, objective=Objective(max_params=100))
     drawn = iter([PATHS["conv3"]] + [PATHS["conv1"], PATHS["conv3"]] * 20)
     with pytest.raises(UserError) as caught:
-        Pool.drawn(limited, CostMeter(limited), lambda greedy: next(drawn), samples=1)
+        Pool.drawn(limited, CostMeter(limited), lambda greedy: next(drawn), samples=1, watch=Stopwatch())
     (problem,) = caught.value.problems
     assert problem.where == "objective" and problem.fix.startswith("raise the limit")
     assert problem.what.endswith("of the smallest, 114 parameters are more than max_params = 100")
@@ -170,7 +177,7 @@ def test_named_points_are_there_as_far_as_they_are_within_the_limits(tmp_path: P
     for limit, expected in ((114, [named]), (113, [])):
         task = wide_task(tmp_path, 0, objective=Objective(max_params=limit))
         paths = iter([{**PlantedWide.best, "op": "noise"}])
-        pool = Pool.drawn(task, CostMeter(task), lambda greedy, paths=paths: next(paths), samples=0)
+        pool = Pool.drawn(task, CostMeter(task), lambda greedy, paths=paths: next(paths), samples=0, watch=Stopwatch())
         assert pool.paths[1:] == expected and pool.sources[1:] == ["named"] * len(expected)
 
 
@@ -240,6 +247,9 @@ def candidate(miou: float, params: int, latency: float | None = None) -> Candida
         ([(0.9, 500, 5.0), (0.9, 500, 5.0)], [True, True]),
         # The fastest stays although it is the worst and largest.
         ([(0.9, 500, 5.0), (0.1, 900, 4.0)], [True, True]),
+        # One latency is not known: it decides nothing.
+        ([(0.8, 100, 5.0), (0.7, 200, None)], [True, False]),
+        ([(0.8, 100, None), (0.7, 200, 5.0), (0.7, 90, 9.0)], [True, False, True]),
         # Without latencies, mIoU and parameters decide.
         ([(0.9, 500, None), (0.8, 500, None), (0.8, 400, None), (0.7, 450, None)], [True, False, True, False]),
     ],
@@ -266,3 +276,12 @@ def test_pareto_json(task: SearchTask) -> None:
     }
     assert [row["miou"] for row in content["candidates"]] == [0.9, 0.4]
     assert json.loads(json.dumps(content)) == content
+
+
+def test_a_resumed_search_judges_by_the_same_latency(task: SearchTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = replace(task, objective=Objective(max_latency_ms=10.0))
+    monkeypatch.setattr(module, "measure", lambda *args, **asked: Cost(1, None, 3.0))
+    assert CostMeter(limited).of(PATHS["conv1"]).latency_ms == 3.0
+    monkeypatch.setattr(module, "measure", lambda *args, **asked: pytest.fail("measured again"))
+    assert CostMeter(limited).admits(PATHS["conv1"])
+    assert CostMeter(limited).of(PATHS["conv1"]).latency_ms == 3.0

@@ -16,16 +16,19 @@ from torch import Tensor, nn
 from toy import BEST, Noise, Planted, PlantedWide, planted_task
 from trial_tools import toy_spaces, wide_task
 
+from autoseg import registry
 from autoseg.errors import UserError
 from autoseg.search import darts
 from autoseg.search.architecture import Architecture
 from autoseg.search.darts import Darts, GumbelDarts, Proxyless
+from autoseg.search.keeper import SearchKeeper
 from autoseg.search.oneshot import OneShot
 from autoseg.search.oneshot_evolution import OneShotEvolution
 from autoseg.search.random_oneshot import RandomOneShotSearch
 from autoseg.search.supernet import PathSupernet
 from autoseg.search.task import SearchTask
 from autoseg.statefile import load_tree
+from autoseg.train.clock import Clock
 
 LEARN = {"darts": Darts, "gumbel-darts": GumbelDarts, "proxyless": Proxyless}
 SAMPLE = {"random-oneshot": RandomOneShotSearch, "oneshot-evolution": OneShotEvolution}
@@ -283,3 +286,36 @@ def test_support(strategy: type[OneShot]) -> None:
     assert strategy.supports(Nothing()) == "it has nothing to decide"
     reason = strategy.supports(Two())
     assert reason is not None and "decision 'both'" in reason and "only one-of-many choices are supported" in reason
+
+
+def test_a_search_that_never_left_its_warm_up_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def always_warm(keeper: SearchKeeper, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        pl_module.warmup_epochs = trainer.current_epoch + 1
+
+    monkeypatch.setattr(SearchKeeper, "on_train_batch_start", always_warm)
+    result = Darts(tuning=0.0, candidates=1).search(replace(planted_task(tmp_path, 0), seconds=2.0))
+    assert {row["phase"] for row in result.history} == {"warmup"}
+    assert result.notes[0].startswith("The search has not converged: its time ended within the warm-up")
+
+
+def test_the_warm_up_ends_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, bool]] = []
+    original, asked = SearchKeeper.on_train_batch_start, itertools.count()
+    monkeypatch.setattr(Clock, "spent", property(lambda clock: 0.02 * next(asked)))  # ticks whenever it is asked
+
+    def noted(keeper: SearchKeeper, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        original(keeper, trainer, pl_module, batch, batch_idx)
+        seen.append((trainer.current_epoch, trainer.current_epoch < pl_module.warmup_epochs))
+
+    monkeypatch.setattr(SearchKeeper, "on_train_batch_start", noted)
+    Darts(tuning=0.0, candidates=0, warmup=0.25).search(replace(planted_task(tmp_path, 0), seconds=2.0))
+    first = [warm for epoch, warm in seen if epoch == 0]
+    assert first[0] and not first[-1]
+
+
+@pytest.mark.parametrize("name", ["darts", "gumbel-darts", "proxyless", "random-oneshot", "oneshot-evolution"])
+def test_every_epoch_has_scores(name: str, tmp_path: Path) -> None:
+    options = {"evaluations": 1} if name == "oneshot-evolution" else {"candidates": 1}
+    result = registry.load("strategy", name)(epochs=3, **options).search(planted_task(tmp_path, 0))
+    rows = [row for row in result.history if row["phase"] != "tuning"]
+    assert rows and all(0 < row["median"] <= row["best"] <= 1 for row in rows)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from autoseg.nn.hdc import hdc
 from autoseg.nn.ops import separable
 from autoseg.search.architecture import Architecture
+from autoseg.search.supernet import select, use_batch_statistics
 from autoseg.spaces.autosegnet import AutoSegNet
 from autoseg.spaces.autosegnet_blocks import Blocks, Calibration, Pointwise, Width
 from autoseg.spaces.autosegnet_code import LAYERS, OPERATIONS, Genotype, Grammar, from_choices, parse, to_choices
@@ -234,6 +235,45 @@ def test_found_at_64_and_built_for_512(encoding: str) -> None:
             assert large(torch.randn(2, 1, 64, 32)).shape == (2, 2, 64, 32)
 
 
+def test_found_at_64_with_a_fixed_depth_and_built_for_512() -> None:
+    found = Architecture("autosegnet", {"depth": 4, "width": 2}, uniform("sep3", CHAIN))
+    small, large = found.build(1, 2), found.build(1, 2, input_size=512)
+    assert [len(part) for part in (small.down, small.hdc, small.up)] == [2, 2, 2]
+    assert [len(part) for part in (large.down, large.hdc, large.up)] == [5, 0, 5]
+    with torch.no_grad():
+        assert large(torch.randn(2, 1, 32, 64)).shape == (2, 2, 32, 64)
+
+
+@pytest.mark.parametrize("operation", ["sep3", "hdc", "identity"])
+def test_training_on_one_image_of_the_smallest_size(operation: str) -> None:
+    net = build(uniform(operation, FORK), width=3).train()
+    net(torch.randn(1, 1, 4, 4)).square().mean().backward()  # the HDC layer and the bridge see a single pixel
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    assert all(value.isfinite().all() for value in net.state_dict().values())
+
+
+def test_training_a_path_of_the_supernet_on_one_image_of_the_smallest_size() -> None:
+    supernet = RandomOneShot().mutate_model(AutoSegNet(1, 2, width=3)).train()
+    select(supernet, uniform("sep3", FORK))
+    x = torch.randn(1, 1, 4, 4)
+    assert supernet(x).isfinite().all()
+    assert use_batch_statistics(supernet)(x).isfinite().all()
+    assert supernet.eval()(x).isfinite().all()
+
+
+@pytest.mark.parametrize("wires", [ALL_LOOSE, ((0, 0), (0, 2), (3, 3)), FORK])
+def test_long_skips_are_drawn_where_they_are_built(wires: Any) -> None:
+    for bits in ((1, 1), (0, 1), (1, 0), (0, 0)):
+        choices = uniform("sep3", wires, bits)
+        for size in (64, 160):
+            kwargs = {"input_size": size, "width": 2}
+            drawn = AutoSegNet.cells(choices, kwargs)[0]
+            n = len(build(choices, **kwargs).up)
+            skips = {f"up{n - 1 - int(key)}" for key in build(choices, **kwargs).skips}
+            lines = [edge for edge in drawn["edges"] if edge[0].startswith("down") and edge[1].startswith("up")]
+            assert sorted(lines) == sorted([end.replace("up", "down"), end] for end in skips)
+
+
 def test_found_deep_and_built_shallow() -> None:
     choices = uniform("sep3", CHAIN, (1, 0, 1, 1, 1))
     net = build(choices, width=2, input_size=64)
@@ -366,7 +406,7 @@ def test_layers_that_leave_the_previous_one_unread() -> None:
         ({"encoding": "lstm"}, "encoding must be one of"),
         ({"hdc": "parallel"}, "hdc must be one of"),
         ({"n_hdc": -1}, "n_hdc must be"),
-        ({"depth": 1}, "depth must be"),
+        ({"depth": 0}, "depth must be"),
         ({"cells": 0}, "cells must be"),
         ({"extra": ["attention"]}, "extra must be"),
         ({"order": "bn-first"}, "order must be one of"),

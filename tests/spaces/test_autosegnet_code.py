@@ -226,6 +226,9 @@ def test_fixed_depth() -> None:
     )
     assert [Shape(input_size=64, depth=depth).hdc_layers for depth in (2, 3, 5)] == [0, 1, 3]
     assert Shape(input_size=64, depth=5).layers == 2 + 3 + 1 + 2
+    # max(0, D - n): found at 64 px with four encoder layers, built at 512 px with five down layers.
+    assert [Shape(input_size=size, depth=4).hdc_layers for size in (32, 64, 160, 512)] == [3, 2, 1, 0]
+    assert Shape(input_size=512, depth=1).layers == 2 * 5 + 1
 
 
 def test_channels_double_up_to_the_limit() -> None:
@@ -243,7 +246,7 @@ def test_channels_double_up_to_the_limit() -> None:
         ({"width": 0}, "width must be"),
         ({"width": 16, "max_width": 8}, "max_width must be"),
         ({"n_hdc": -1}, "n_hdc must be"),
-        ({"depth": 1}, "depth must be None or at least 2"),
+        ({"depth": 0}, "depth must be None or at least 1, got 0"),
     ],
 )
 def test_shape_out_of_range(options: dict[str, Any], message: str) -> None:
@@ -288,7 +291,7 @@ def test_drawings() -> None:
         "bridge 1/8, C=128",
     ]
     assert [edge for edge in down["edges"] if edge[1] == "out"] == [["add1", "out"], ["add2", "out"]]
-    assert ["add0", "c1_0"] in down["edges"] and ["add0", "c1_1"] in down["edges"]
+    assert ["add0", "op1_0"] in down["edges"] and ["add0", "op1_1"] in down["edges"]
     assert [node["label"] for node in bridge["nodes"] if node["kind"] == "input"] == ["previous layer"]
     assert [edge[0] for edge in bridge["edges"] if edge[1] == "out"] == ["add2"]
     assert [edge[0] for edge in up["edges"] if edge[1] == "out"] == ["add0", "add1", "add2"]
@@ -296,9 +299,29 @@ def test_drawings() -> None:
         assert {end for edge in drawing["edges"] for end in edge} == {node["id"] for node in drawing["nodes"]}
 
 
+def stack_of(down: str, bridge: str, up: str, **options: int) -> tuple[list[str], set[tuple[str, str]]]:
+    """Edges from layer to layer, in the order of the layers, and the other ones, of a network with all long skips."""
+    code = f"down=[{down}] bridge=[{bridge}] up=[{up}] skips=[1,1]"
+    stack = draw_network(parse(code, {"cells": 1}), Shape(**options))[0]
+    lines = len(stack["nodes"]) - 1
+    assert [end for _, end in stack["edges"][:lines]] == [node["id"] for node in stack["nodes"][1:]]
+    return [start for start, _ in stack["edges"][:lines]], {(start, end) for start, end in stack["edges"][lines:]}
+
+
+def test_drawing_of_layers_that_leave_the_previous_one_unread() -> None:
+    both, before = "(0,0,1,0)", "(0,0,0,0)"
+    chain = ["stem", "down0", "down1", "hdc0", "bridge", "up1", "up0"]
+    skips = {("down1", "up1"), ("down0", "up0")}
+    assert stack_of(both, both, both) == (chain, skips)
+    assert stack_of(both, both, before) == ([*chain[:4], "hdc0", "bridge", "up0"], set())  # no skip is built
+    assert stack_of(both, before, both) == ([*chain[:3], "down1", *chain[4:]], skips)
+    assert stack_of(before, both, both) == (["stem", "stem", *chain[2:]], skips)
+    assert stack_of(before, before, both, n_hdc=0) == (["stem", "stem", "down0", "bridge", "up1", "up0"], skips)
+
+
 def test_drawing_of_the_binary_encoding() -> None:
     code = "down=[(0,1),(1,2,3),(1,1,0,0)] bridge=[(0,0),(0,0,0),(0,0,0,0)] up=[(3,3),(0,1,1),(0,0,2,2)] skips=[0]"
     _, down, bridge, _ = draw_network(parse(code, {"encoding": "binary"}), Shape(input_size=32))
-    assert sorted(start for start, end in down["edges"] if end == "c2_1") == ["add0", "add1", "in1"]
+    assert sorted(start for start, end in down["edges"] if end == "op2_1") == ["add0", "add1", "in1"]
     assert [edge[0] for edge in down["edges"] if edge[1] == "out"] == ["add2"]
     assert [edge[0] for edge in bridge["edges"] if edge[1] == "out"] == ["add0", "add1", "add2"]

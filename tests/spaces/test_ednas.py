@@ -110,9 +110,19 @@ def test_channels_double_up_to_the_limit() -> None:
 )
 def test_sides_that_do_not_fit(layers: int, height: int, width: int, pad: str) -> None:
     net = build(to_choices(ED_NAS_N3), blocks=3, layers=layers, width=2)
-    message = f"multiples of {2**layers} .*got {height}x{width}; pad to {pad}$"
+    message = f"multiples of {2**layers}, got {height}x{width}; pad to {pad}$"
     with pytest.raises(ValueError, match=message):
         net(torch.zeros(1, 1, height, width))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_training_on_one_image_of_the_smallest_size(layers: int) -> None:
+    kwargs: dict[str, Any] = {"blocks": 2, "decoder": "multi", "extra": ["se", "context"]}
+    choices = draw(random.Random(layers), **kwargs) | {"enc0_op1": "context", "enc1_op1": "conv3", "dec1_op1": "se"}
+    net = build(choices, **kwargs, layers=layers, width=2).train()
+    net(torch.randn(1, 1, 2**layers, 2**layers)).square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+    assert all(value.isfinite().all() for value in net.state_dict().values())
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -450,6 +460,12 @@ def test_options_that_would_drop_choices(options: dict[str, Any], named: str) ->
         found.build(1, 3, **options)
 
 
+def test_a_wrong_order_is_refused_whatever_the_operations() -> None:
+    pools = {label: "pool3" if "_op" in label else [0] for label in labels(1)}
+    with pytest.raises(ValueError, match=r"order must be one of .* got 'bn-first'"):
+        build(pools, blocks=1, order="bn-first")
+
+
 def test_orders_of_the_operations() -> None:
     first = build(to_choices(ED_NAS_N4), layers=1, width=4)
     last = build(to_choices(ED_NAS_N4), layers=1, width=4, order="conv-bn-relu")
@@ -483,6 +499,28 @@ def test_code_and_cells() -> None:
     assert sum(node["kind"] == "op" for node in encoder["nodes"]) == 8
     fig = genotype((0, 0, 1, 2), (1, 0, 3, 4), inputs="fig")
     assert EdNas.code(fig, {"inputs": "fig"}) == "E=[(0,0,1,2),(1,0,3,4)] D=[(0,0),(1,0)]"
+
+
+@pytest.mark.parametrize(
+    ("found", "kwargs", "message"),
+    [
+        ({"blocks": 3}, {"blocks": 4}, "with blocks=4: they have blocks=3, decoder='chain'"),
+        ({"blocks": 4}, {"blocks": 3}, "with blocks=3: they have blocks=4"),
+        ({"blocks": 3}, {"decoder": "multi"}, "with decoder='multi': they have blocks=3, decoder='chain'"),
+        ({"decoder": "multi"}, {"decoder": "chain"}, "with decoder='chain': they have blocks=4, decoder='multi'"),
+        ({"blocks": 3}, {"blocks": 2, "decoder": "multi"}, "with blocks=2, decoder='multi': they have"),
+        ({"blocks": 1}, {"inputs": "fig"}, "enc0_in1, enc0_in2 not among the decisions"),
+        ({"inputs": "fig"}, {}, "'enc0_in1' is missing"),
+    ],
+)
+def test_code_and_cells_refuse_choices_of_other_options(
+    found: dict[str, Any], kwargs: dict[str, Any], message: str
+) -> None:
+    choices = draw(random.Random(6), **found)
+    for call in (EdNas.code, EdNas.cells):
+        with pytest.raises(ValueError, match=f"these are not choices of the ED-NAS space.*{message}"):
+            call(choices, kwargs)
+        assert call(choices, found)
 
 
 def test_published_networks() -> None:

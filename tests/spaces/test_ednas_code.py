@@ -247,8 +247,8 @@ def test_drawing_of_branches(inputs: str) -> None:
         assert {end for edge in cell["edges"] for end in edge} == known
         assert {node["id"] for node in cell["nodes"] if node["kind"] == "input"} == {f"in{i}" for i in range(first)}
         assert [edge for edge in cell["edges"] if edge[1] == "out"] == [["add1", "out"]]  # block 0 is not loose
-        assert ["add0", "b1_0"] in cell["edges"]
-        assert [f"in{first - 1}", "b1_1"] in cell["edges"]
+        assert ["add0", "op1_0"] in cell["edges"]
+        assert [f"in{first - 1}", "op1_1"] in cell["edges"]
 
 
 def test_codes_of_extra_operations() -> None:

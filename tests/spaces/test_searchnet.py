@@ -117,12 +117,14 @@ def test_logits(in_channels: int, num_classes: int) -> None:
 
 def test_training_on_one_image_of_the_smallest_size() -> None:
     network = build(everywhere("conv3", 2), width=2).train()
-    assert network(torch.randn(1, 1, 8, 8)).isfinite().all()  # C4 and C5 see a single pixel
+    network(torch.randn(1, 1, 8, 8)).square().mean().backward()  # C4 and C5 see a single pixel
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    assert all(value.isfinite().all() for value in network.state_dict().values())
 
 
-@pytest.mark.parametrize(("height", "width"), [(12, 16), (16, 9)])
-def test_sides_that_do_not_fit(height: int, width: int) -> None:
-    with pytest.raises(ValueError, match=f"multiples of 8, got {height}x{width}"):
+@pytest.mark.parametrize(("height", "width", "pad"), [(12, 16, "16x16"), (16, 9, "16x16"), (8, 25, "8x32")])
+def test_sides_that_do_not_fit(height: int, width: int, pad: str) -> None:
+    with pytest.raises(ValueError, match=f"multiples of 8, got {height}x{width}; pad to {pad}$"):
         build(draw(1), width=1)(torch.zeros(1, 1, height, width))
 
 

@@ -17,6 +17,7 @@ from autoseg.spaces.searchnet_code import (
     derive,
     from_choices,
     pairs,
+    parse,
     space_size,
     to_choices,
     values,
@@ -110,6 +111,71 @@ def test_notation() -> None:
     choices = {label: options[0] for label, options in values(3).items()} | {"c2_3_in": "1+2", "c2_2_3": "mb3"}
     assert str(from_choices(choices, 3)).split("] ")[1].endswith("; 1>3 conv3; 2>3 mb3")
     assert SearchNet.code(choices, {"nodes": 3, "width": 64}) == str(from_choices(choices, 3))
+
+
+@pytest.mark.parametrize("extra", [(), EXTRAS])
+@pytest.mark.parametrize("nodes", [1, 2, 3, 4])
+def test_notation_to_choices_and_back(nodes: int, extra: tuple[str, ...]) -> None:
+    rng, seen = random.Random(nodes), set()
+    kwargs = {"nodes": nodes, "extra": list(extra), "width": 3}
+    for _ in range(20):
+        choices = draw(rng, nodes, extra)
+        code = SearchNet.code(choices, kwargs)
+        back = parse(code, kwargs)
+        assert SearchNet.code(back, kwargs) == code
+        assert list(back) == sorted(choices)
+        assert parse(SearchNet.code(back, kwargs), kwargs) == back
+        different = [label for label in choices if choices[label] != back[label]]
+        if nodes < 3:
+            assert not different
+        for label in different:  # only operations on edges that are not kept, and these become the first
+            unit, source, node = label.split("_")
+            assert source not in choices[f"{unit}_{node}_in"].split("+")
+            assert back[label] == "conv3"
+        seen.add(code)
+    assert len(seen) == 20
+
+
+def test_parsing_by_hand() -> None:
+    first = "C1[in>1 mb5; in>2 dil3; 1>2 identity; 1>3 conv5; 2>3 mb3]"
+    rest = " ".join(f"C{i}[2>3 mb3; in>1 mb5; 1>2 dil5; in>2 dil3;   in>3 se]" for i in range(2, 9))
+    choices = parse(f"  {first}\n{rest} ", {"nodes": 3, "extra": ["se"]})
+    assert {label: value for label, value in choices.items() if label.startswith("c1")} == {
+        "c1_0_1": "mb5", "c1_0_2": "dil3", "c1_1_2": "identity",
+        "c1_0_3": "conv3", "c1_1_3": "conv5", "c1_2_3": "mb3", "c1_3_in": "1+2",
+    }  # fmt: skip
+    assert (choices["c8_3_in"], choices["c8_0_3"], choices["c8_1_3"], choices["c8_2_3"]) == (
+        "0+2", "se", "conv3", "mb3",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("unit", "kwargs", "message"),
+    [
+        ("in>1 conv3", {}, r"nodes=2: c1_0_2 is missing"),
+        ("in>1 conv3; in>2 conv3; 1>2 mb3", {"nodes": 1}, r"nodes=1: there is a node 2$"),
+        ("in>1 conv3; in>99999999999 mb3", {}, r"nodes=2: there is a node 99999999999$"),
+        ("in>1 conv3; in>2 se; 1>2 mb3", {}, r"c1_0_2='se'"),
+        ("in>1 conv3; in>2 pool; 1>2 mb3", {"extra": ["se"]}, r"c1_0_2='pool'"),
+        ("in>1 conv3; in>2 mb3", {}, "keep all their edges"),
+        ("in>1 conv3; in>2 mb3; 1>2 mb3; 1>2 mb5", {}, "keep all their edges"),
+        ("in>1 conv3; in>2 mb3; 1>2 mb3; 2>1 mb3", {}, "keep all their edges"),
+        ("in>1 conv3; in>2 mb3; 1>2 mb3; in>3 mb3; 1>3 mb3; 2>3 mb3", {"nodes": 3}, r"c1_3_in='0\+1\+2'"),
+        ("in>1 conv3; in>2 mb3; 1>2 mb3; in>3 mb3", {"nodes": 3}, "c1_3_in='0'"),
+        ("in>1", {}, "a SEARCH-Net code is"),
+        ("0>1 conv3", {}, "a SEARCH-Net code is"),
+        ("", {}, "a SEARCH-Net code is"),
+    ],
+)
+def test_texts_that_are_no_code(unit: str, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(" ".join(f"C{i}[{unit}]" for i in range(1, 9)), kwargs)
+
+
+def test_texts_of_other_spaces_are_no_code() -> None:
+    for code in ("", "E=[(0,0,0,0)] D=[(0,0)]", " ".join(f"C{i}[in>1 conv3]" for i in (1, 2, 3, 4, 5, 6, 8, 7))):
+        with pytest.raises(ValueError, match="a SEARCH-Net code is"):
+            parse(code, {"nodes": 1})
 
 
 @pytest.mark.parametrize(
@@ -220,6 +286,18 @@ def test_drawing_of_the_network() -> None:
     network = draw_cells(from_choices(dict.fromkeys(values(1), "conv3"), 1))[0]
     assert len(network["edges"]) == 9 + 3
     assert {tuple(edge) for edge in network["edges"]} >= {("c1", "c8"), ("c2", "c7"), ("c3", "c6"), ("c4", "c5")}
+
+
+def test_drawing_of_the_skip_from_c4_to_c5() -> None:
+    choices = dict.fromkeys(values(1), "conv3")
+    plain, skip = (SearchNet.cells(choices, {"nodes": 1, "c4c5_skip": on}) for on in (False, True))
+    assert plain == SearchNet.cells(choices, {"nodes": 1})
+    assert plain[1:] == skip[1:]
+    added = [node for node in skip[0]["nodes"] if node not in plain[0]["nodes"]]
+    assert added == [{"id": "c4in", "label": "input of C4 (1/8)", "kind": "combine"}]
+    edges = [{tuple(edge) for edge in cells[0]["edges"]} for cells in (plain, skip)]
+    assert edges[1] - edges[0] == {("c3", "c4in"), ("c4in", "c4"), ("c4in", "c5")}
+    assert edges[0] - edges[1] == {("c3", "c4")}
 
 
 def test_value_of_the_option_extra() -> None:

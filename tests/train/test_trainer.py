@@ -459,3 +459,22 @@ def test_augmentation_is_as_the_recipe_says(augment: bool | dict[str, Any]) -> N
     plain = sum(any(torch.equal(patch, image) for image in images) for patch in x)
     assert plain == (4 if augment in (False, OFF) else 0)
     assert y.shape == (4, 16, 16)
+
+
+def test_the_network_goes_back_to_its_device_after_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning moves a module to the CPU when it ends; the test of a network on a GPU comes after that."""
+    moved = []
+    original = nn.Module.to
+
+    def to(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        moved.append((self, args))
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(nn.Module, "to", to)
+    monkeypatch.setattr(nn.Module, "cpu", lambda self: moved.append((self, ("left on the CPU",))) or self)
+    net = network()
+    train(net, tmp_path)
+    own = [args for module, args in moved if module is net or args == ("left on the CPU",)]
+    assert ("left on the CPU",) in own and own[-1] == ("cpu",)

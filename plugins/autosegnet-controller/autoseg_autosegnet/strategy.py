@@ -7,12 +7,13 @@ from typing import Literal
 from nni.nas.nn.pytorch import ModelSpace
 
 from autoseg.errors import Problem, UserError
-from autoseg.search.multitrial import MultiTrial
 from autoseg.search.oneshot import OneShot
 from autoseg.search.task import SearchResult, SearchTask
+from autoseg.spaces.base import decisions
 from autoseg_autosegnet.multitrial import ControllerMultiTrial
 from autoseg_autosegnet.oneshot import ControllerOneShot
 from autoseg_autosegnet.options import ControllerOptions
+from autoseg_autosegnet.order import ordered
 
 _MODES = ("one-shot", "multi-trial")
 
@@ -99,7 +100,7 @@ class AutoSegNetSearch:
             temperature=temperature,
             rewards_per_update=rewards_per_update,
         )
-        self._search: OneShot | MultiTrial
+        self._search: ControllerOneShot | ControllerMultiTrial
         if self.one_shot:
             self._search = ControllerOneShot(
                 controller,
@@ -120,6 +121,18 @@ class AutoSegNetSearch:
             space: An unfrozen instance.
         """
         return OneShot.supports(space)
+
+    def check(self, space: ModelSpace) -> list[Problem]:
+        """What is wrong with the options for a space: an ``order`` that does not name its decisions.
+
+        Args:
+            space: An unfrozen instance.
+        """
+        try:
+            ordered(decisions(space), self._search.controller.order)
+        except UserError as error:
+            return list(error.problems)
+        return []
 
     def training_steps(self, steps_per_epoch: int) -> float:
         """Length of the search in training steps of one network, to predict its time.
