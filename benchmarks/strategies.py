@@ -62,11 +62,8 @@ def make_strategy(title: str, toy: bool) -> Any:
     name, options = variants()[title]
     load = registry.load("strategy", name)
     if toy:
-        strategy = load(**options)
-        length = _ONE_SHOT if strategy.one_shot else _MULTI_TRIAL
-        learns = strategy.one_shot and getattr(strategy, "learns", True)
-        greedy = {"candidates": 0} if learns else {}  # what was learned has to be right, not one of many samples
-        options = {**options, **length, **greedy, **_TOY_OPTIONS.get(title, {})}
+        length = _ONE_SHOT if load(**options).one_shot else _MULTI_TRIAL
+        options = {**options, **length, **_TOY_OPTIONS.get(title, {})}
     return load(**options)
 
 
@@ -84,14 +81,17 @@ def toy_search(title: str, toy: str) -> dict[str, Any]:
     best = {"planted": BEST, "planted-wide": PlantedWide.best}[toy]
     load = registry.load
     registry.load = lambda kind, name: space if kind == "space" and name == toy else load(kind, name)
-    found, seconds = 0, []
+    found, learned, seconds = 0, list[bool](), []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(SEEDS):
             task = replace(planted_task(Path(folder) / str(seed), seed), space=toy, space_class=space)
             began = time.process_time()
-            found += make_strategy(title, toy=True).search(task).architecture.choices == best
+            result = make_strategy(title, toy=True).search(task)
+            found += result.architecture.choices == best
+            learned += [c.choices == best for c in result.candidates if c.source == "greedy"]
             seconds.append(time.process_time() - began)
-    return {"found": found, "of": SEEDS, "cpu_seconds": statistics.median(seconds)}
+    greedy = sum(learned) if learned else None
+    return {"found": found, "greedy": greedy, "of": SEEDS, "cpu_seconds": statistics.median(seconds)}
 
 
 def real_search(title: str, space: str, seconds: float) -> dict[str, Any]:
@@ -157,8 +157,8 @@ def in_a_process(*arguments: object) -> dict[str, Any]:
 
 def toy_table(results: dict[str, Any]) -> list[str]:
     """Planted optima: found by whom, and CPU seconds."""
-    heads = [f"{title}: found | CPU s" for title in TOYS.values()]
-    lines = [f"| strategy | {' | '.join(heads)} |", "|---|" + "---|" * (2 * len(TOYS))]
+    heads = [f"{title}: found | learned | CPU s" for title in TOYS.values()]
+    lines = [f"| strategy | {' | '.join(heads)} |", "|---|" + "---|" * (3 * len(TOYS))]
     for title, row in sorted(results.items()):
         cells = [row.get(toy) for toy in TOYS]
         if any(cells):
@@ -168,10 +168,11 @@ def toy_table(results: dict[str, Any]) -> list[str]:
 
 def _toy_cell(cell: dict[str, Any] | None) -> str:
     if cell is None:
-        return "not measured | "
+        return "not measured | | "
     if "failed" in cell:
-        return f"failed: {_escaped(cell['failed'])} | "
-    return f"{cell['found']} of {cell['of']} | {cell['cpu_seconds']:.1f}"
+        return f"failed: {_escaped(cell['failed'])} | | "
+    greedy = "-" if cell["greedy"] is None else f"{cell['greedy']} of {cell['of']}"
+    return f"{cell['found']} of {cell['of']} | {greedy} | {cell['cpu_seconds']:.1f}"
 
 
 def real_table(results: dict[str, Any]) -> list[str]:

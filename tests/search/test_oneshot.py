@@ -60,7 +60,8 @@ def test_gradients_find_the_planted_architecture(name: str, tmp_path: Path) -> N
         assert learned[0] == learned[1] > 0.999  # nothing is learned in the warm-up
         assert all(a > b for a, b in itertools.pairwise(learned[2:])) and learned[-1] < 0.8
         assert [row["entropy"] for row in epochs[8:]] == [None, None]
-        assert all(row["reward"] is None for row in epochs)
+        scores = [row["reward"] for row in epochs]  # of the mixture, which the tuning no longer has
+        assert all(0 < score <= 1 for score in scores[:8]) and scores[8:] == [None, None]
         assert result.notes == []
 
 

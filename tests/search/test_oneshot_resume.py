@@ -14,6 +14,7 @@ from oneshot_tools import assert_same_result, assert_same_state, kill, rows
 from toy import planted_task
 from trial_tools import toy_spaces, wide_task
 
+from autoseg.search.batches import WATCHED
 from autoseg.search.darts import Darts, GumbelDarts, Proxyless
 from autoseg.search.oneshot import OneShot
 from autoseg.search.oneshot_evolution import OneShotEvolution
@@ -109,7 +110,7 @@ def test_killed_everywhere(name: str, whole: Any, tmp_path: Path) -> None:
         ("proxyless", ("tuning", 1), ["warmup", "search", "search"]),
         ("gumbel-darts", ("tuning", STEPS), ["warmup", "search", "search"]),
         ("darts", ("candidates", 2), ["warmup", "search", "search", "tuning"]),
-        ("random-oneshot", ("search", STEPS + 4), ["search"]),
+        ("random-oneshot", ("search", STEPS + WATCHED + 4), ["search"]),
         ("oneshot-evolution", ("candidates", 2), ["search", "search"]),
     ],
 )
