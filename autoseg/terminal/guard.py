@@ -91,13 +91,14 @@ class _Interrupt:
         if time.monotonic() - self._raised_at <= _PATIENCE or _unwinding():
             return
         self._raised_at = time.monotonic()
+        self.over()
         self._again = threading.Timer(1.1 * _PATIENCE, os.kill, (os.getpid(), number))
         self._again.daemon = True
         self._again.start()
         raise Interrupted
 
     def over(self) -> None:
-        """The program has ended: no more repetitions."""
+        """No more repetitions."""
         if self._again is not None:
             self._again.cancel()
 
