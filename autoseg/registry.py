@@ -94,8 +94,8 @@ def plugins(kind: str | None = None) -> list[Plugin]:
         UserError: There is no such kind.
 
     Example:
-        >>> [plugin.name for plugin in plugins("space") if plugin.distribution == "autoseg"][:1]
-        ['ednas']
+        >>> [plugin.name for plugin in plugins("space") if plugin.distribution == "autoseg"]
+        ['autosegnet', 'ednas', 'searchnet']
     """
     kinds = {KINDS[k]: k for k in (KINDS if kind is None else [kind_named(kind)])}
     found: dict[tuple[str, str, str], Plugin] = {}

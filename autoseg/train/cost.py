@@ -140,7 +140,7 @@ def measure(
     """What a network costs on one image.
 
     Args:
-        network: Any network; sides of the image are rounded up to its ``size_divisor``.
+        network: Any network; sides of the image are rounded up to its ``size_divisor``, 32 unless it has one.
         image: ``(channels, height, width)``.
         device: Where the latency is measured.
         flops: Whether to count operations.
@@ -148,8 +148,8 @@ def measure(
         runs: Timed runs for that.
 
     Example:
-        >>> measure(nn.Conv2d(1, 2, 1, bias=False), (1, 4, 4), "cpu", latency=False)
-        Cost(params=2, flops=64, latency_ms=None)
+        >>> measure(nn.Conv2d(1, 2, 1, bias=False), (1, 32, 32), "cpu", latency=False)
+        Cost(params=2, flops=4096, latency_ms=None)
     """
     divisor = int(getattr(network, "size_divisor", 32))
     height, width = (-(-side // divisor) * divisor for side in image[1:])
