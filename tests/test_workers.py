@@ -167,7 +167,8 @@ def test_workers_give_the_same_bits_as_one_process(folders: Folders) -> None:
     parallel, serial, *_ = folders
     found = [without(read_json(folder.architecture), "search_seconds") for folder in (parallel, serial)]
     assert found[0] == found[1]
-    journals = [[without(json.loads(line), "seconds", "cpu_seconds") for line in folder.journal.open()] for folder in folders[:2]]
+    clocks = ("seconds", "cpu_seconds")
+    journals = [[without(json.loads(line), *clocks) for line in folder.journal.open()] for folder in folders[:2]]
     assert journals[0] == journals[1] and len(journals[0]) >= 2
     for label in ("searched", "unet", "random"):
         places = [folder.model(label, 0) for folder in (parallel, serial)]
