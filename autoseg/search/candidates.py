@@ -157,7 +157,7 @@ def score_one(
 
 
 def rank(task: SearchTask, candidates: list[Candidate], meter: CostMeter, watch: Stopwatch) -> list[Candidate]:
-    """Best first; FLOPs and latency of the first few are measured, while a budget in seconds lasts.
+    """Best first; FLOPs and latency of the best are measured, and of some more while a budget in seconds lasts.
 
     Args:
         task: The search.
@@ -168,7 +168,7 @@ def rank(task: SearchTask, candidates: list[Candidate], meter: CostMeter, watch:
     unique = {_key(c.choices): c for c in reversed(candidates)}
     ranked = sorted(unique.values(), key=lambda c: (c.rank, _key(c.choices)))
     for i, candidate in enumerate(ranked[:_MEASURED]):
-        if late(task, watch):
+        if i and late(task, watch):
             break
         cost = meter.of(candidate.choices, full=True)
         ranked[i] = replace(candidate, flops=cost.flops, latency_ms=cost.latency_ms)
