@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from autoseg.errors import UserError
 from autoseg.runfolder import Journal, read_json, write_json
 from autoseg.search.objective import CostMeter
 from autoseg.search.supernet import PathSupernet
 from autoseg.search.task import Candidate, SearchTask
-from autoseg.spaces.base import Choices, named_points, plain
+from autoseg.spaces.base import Choices, choices_key, named_points, plain
 from autoseg.train.clock import Stopwatch
 from autoseg.train.compute import seed_everything
 
@@ -63,7 +61,7 @@ class Pool:
         pool, known = cls(), set[str]()
 
         def add(choices: Choices, source: str) -> bool:
-            key = _key(choices)
+            key = choices_key(choices)
             if key in known:
                 return False
             known.add(key)
@@ -165,15 +163,11 @@ def rank(task: SearchTask, candidates: list[Candidate], meter: CostMeter, watch:
         meter: Cost of the candidates.
         watch: Time of the whole search.
     """
-    unique = {_key(c.choices): c for c in reversed(candidates)}
-    ranked = sorted(unique.values(), key=lambda c: (c.rank, _key(c.choices)))
+    unique = {choices_key(c.choices): c for c in reversed(candidates)}
+    ranked = sorted(unique.values(), key=lambda c: (c.rank, choices_key(c.choices)))
     for i, candidate in enumerate(ranked[:_MEASURED]):
         if i and late(task, watch):
             break
         cost = meter.of(candidate.choices, full=True)
         ranked[i] = replace(candidate, flops=cost.flops, latency_ms=cost.latency_ms)
     return ranked
-
-
-def _key(choices: dict[str, Any]) -> str:
-    return json.dumps(choices, sort_keys=True)

@@ -6,7 +6,6 @@ one that was searched), because that is what the user gets.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import torch
 
 from autoseg.errors import Problem
 from autoseg.runfolder import Journal
-from autoseg.spaces.base import Choices
+from autoseg.spaces.base import Choices, choices_key
 from autoseg.train.cost import Cost, measure
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class CostMeter:
         if task.objective.max_latency_ms is not None:
             self._journal = Journal(task.folder / "costs.jsonl")
             for row in self._journal.rows:
-                self._known[_key(row["choices"])] = Cost(row["params"], row["flops"], row["latency_ms"])
+                self._known[choices_key(row["choices"])] = Cost(row["params"], row["flops"], row["latency_ms"])
 
     def of(self, choices: Choices, full: bool = False) -> Cost:
         """The cost of the network with these choices.
@@ -103,7 +102,7 @@ class CostMeter:
             choices: A point of the space.
             full: Also measure what no limit asks for.
         """
-        key = _key(choices)
+        key = choices_key(choices)
         before = self._known.get(key)
         if before is None or (full and key not in self._full):
             task, limits = self.task, self.task.objective
@@ -187,7 +186,3 @@ def pareto_json(task: SearchTask, candidates: Sequence[Candidate]) -> dict[str, 
 
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
-
-
-def _key(choices: Choices) -> str:
-    return json.dumps(choices, sort_keys=True)

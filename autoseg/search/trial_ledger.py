@@ -18,7 +18,7 @@ from autoseg.search import health, trials
 from autoseg.search.candidates import rank
 from autoseg.search.objective import CostMeter
 from autoseg.search.task import Candidate, SearchTask
-from autoseg.spaces.base import Choices, operations_in, plain
+from autoseg.spaces.base import Choices, choices_key, operations_in, plain
 from autoseg.train.clock import Stopwatch
 
 _LEAST_SHARE = 0.5  # of a trial's share of the time; with less left, no further trial is begun
@@ -51,7 +51,7 @@ class TrialLedger:
         self.idle = 0
         self._recorded = list(self.journal.rows)
         self._answered: dict[str, dict[str, Any]] = {}
-        self._named = {_key(choices) for choices in named}
+        self._named = {choices_key(choices) for choices in named}
         self._meter = CostMeter(task)
         self._preferred: Mapping[str, Any] | None = None
         last = self._recorded[-1] if self._recorded else {}
@@ -92,7 +92,7 @@ class TrialLedger:
             UserError: The journal holds another search, or the data is unusable.
         """
         choices = plain(dict(sample))
-        key = _key(choices)
+        key = choices_key(choices)
         self.idle += 1
         if key not in self._answered:
             with trials.generators_kept():
@@ -155,7 +155,7 @@ class TrialLedger:
         row: dict[str, Any] = {
             "kind": "candidate",
             "number": number,
-            "rank_source": "named" if _key(choices) in self._named else "sampled",
+            "rank_source": "named" if choices_key(choices) in self._named else "sampled",
             "choices": choices,
             "code": self.task.architecture(choices).code,
         }
@@ -217,7 +217,3 @@ class TrialLedger:
         reason = "; ".join(nearest) or "each breaks one limit or another"
         what = f"none of the {len(self.refused)} architectures that were tried keeps the limits: {reason}"
         return Problem(what, "objective", "raise the limit, or make the space narrower or shallower")
-
-
-def _key(choices: Choices) -> str:
-    return Journal.key({"kind": "candidate", "choices": choices})

@@ -6,6 +6,7 @@ labels do not depend on width or depth, so that choices found in a small network
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
@@ -69,6 +70,16 @@ def plain(choices: dict[Any, Any]) -> Choices:
     """
     cleaned = {"".join(k): list(v) if isinstance(v, list | tuple) else v for k, v in choices.items()}
     return dict(sorted(cleaned.items()))
+
+
+def choices_key(choices: Choices) -> str:
+    """A text that is the same for equal choices, whatever their order, to look them up by.
+
+    Example:
+        >>> choices_key({"op": "conv3", "in": [0]})
+        '{"in": [0], "op": "conv3"}'
+    """
+    return json.dumps(choices, sort_keys=True)
 
 
 def named_points(space: Any, kwargs: dict[str, Any]) -> dict[str, Choices]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace
+from oneshot_tools import Recorded
 from torch import nn
 from toy import Planted, PlantedWide, planted_task
 from trial_tools import outcome, stable, toy_spaces, wide_task
@@ -52,20 +53,6 @@ class Killed(Progress):
         self.call -= 1
         if self.call == 0:
             raise Interrupted
-
-
-class Recorded(Progress):
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-
-    def begin(self, label: str, total: float, unit: str = "") -> None:
-        self.calls.append(("begin", label, total, unit))
-
-    def update(self, label: str, done: float, text: str = "") -> None:
-        self.calls.append(("update", label, done, text))
-
-    def end(self, label: str, text: str = "") -> None:
-        self.calls.append(("end", label, text))
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, score: Any = PlantedWide.quality) -> list[dict[str, Any]]:
