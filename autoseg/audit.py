@@ -111,7 +111,8 @@ def _unfinished(folder: RunFolder) -> list[Problem]:
 
 def _shared_weights(folder: RunFolder, prepared: Prepared) -> dict[str, Any]:
     """The weights of the supernet, from the state of the search."""
-    strategy, path = prepared.config.strategy.name, folder.search / STATE
+    strategy = prepared.config.strategy.name
+    path = folder.winning_search(read_json(folder.architecture)) / STATE
     if not getattr(prepared.strategy, "one_shot", False):
         what = f"the strategy {strategy!r} trains every candidate by itself: there is no supernet to audit"
         fix = "audit a run of a one-shot strategy, such as enas, darts or oneshot-evolution"

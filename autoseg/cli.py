@@ -184,6 +184,17 @@ def compare(
 
 
 @app.command()
+def ui(
+    run: RunDir,
+    port: Annotated[int | None, typer.Option(help="Where to look for a free port first; 8080 unless given.")] = None,
+) -> None:
+    """Show NNI's web page of a run: live, finished or interrupted."""
+    from autoseg.terminal.page import serve_page
+
+    serve_page(run, port)
+
+
+@app.command()
 def audit(
     run: RunDir,
     count: Annotated[int, typer.Option(help="Random architectures to train alone.")] = 20,

@@ -15,7 +15,8 @@ def compare(folder: RunFolder, labels: list[str], seeds: list[int]) -> dict[str,
     """Collect the test results of all trainings and judge them.
 
     Args:
-        folder: A run folder in which every model has a test.json for every seed.
+        folder: A run folder in which every model has a test.json for every seed; models whose training failed,
+            as failures.json says, are left out.
         labels: Models in the order of the report.
         seeds: Training seeds.
 
@@ -27,6 +28,9 @@ def compare(folder: RunFolder, labels: list[str], seeds: list[int]) -> dict[str,
     Raises:
         UserError: A test.json is missing or damaged, or architecture.json is damaged.
     """
+    failures = read_json(folder.failures) if folder.failures.exists() else []
+    failed = {failure["label"] for failure in failures}
+    labels = [x for x in labels if x not in failed or all((folder.model(x, s) / "test.json").exists() for s in seeds)]
     models: dict[str, Any] = {}
     results: dict[str, ModelResult] = {}
     for label in labels:
@@ -48,7 +52,10 @@ def compare(folder: RunFolder, labels: list[str], seeds: list[int]) -> dict[str,
             "miou": _number(result.miou),
             "miou_interval": [_number(end) for end in interval(result)],
         }
-    return {"models": models, "verdict": verdict(results, notes=_search_notes(folder)).to_json()}
+    notes = _search_notes(folder) + [
+        f"Left out because its training failed: {label}." for label in sorted(failed - set(labels) - {""})
+    ]
+    return {"models": models, "verdict": verdict(results, notes=notes).to_json()}
 
 
 def _search_notes(folder: RunFolder) -> list[str]:

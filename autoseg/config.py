@@ -7,15 +7,12 @@ data and the machine. The field descriptions are the reference of the file, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     ValidationError,
@@ -23,6 +20,7 @@ from pydantic import (
 )
 
 from autoseg.config_check import check_combinations, check_plugins, default_label, expand
+from autoseg.config_compute import ComputeConfig, Section, auto_or_whole, check_compute
 from autoseg.config_errors import problems_of
 from autoseg.config_yaml import Document, dump, read_document
 from autoseg.durations import parse_duration
@@ -45,25 +43,6 @@ def _slug(value: str) -> str:
     if not _SLUG.fullmatch(value):
         raise ValueError("must start with a letter or digit and go on with letters, digits or one of . _ + -")
     return value
-
-
-def _device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-        raise ValueError("there is no such device")
-    return value
-
-
-def _precision(value: Any) -> Any:
-    return str(value) if type(value) is int else value
-
-
-def _auto_or_whole(low: int, high: int) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if value == "auto" or (type(value) is int and low <= value <= high):
-            return value
-        raise ValueError(f"must be auto or a whole number from {low} to {high}")
-
-    return check
 
 
 def _switch_or_settings(value: Any) -> Any:
@@ -91,12 +70,6 @@ Slug = Annotated[str, AfterValidator(_slug)]
 Options = dict[str, Any]
 
 
-class Section(BaseModel):
-    """Common to all sections: unknown keys and conversions such as ``"5"`` to 5 are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True, allow_inf_nan=False)
-
-
 class PluginConfig(Section):
     """A plugin and its options."""
 
@@ -110,6 +83,7 @@ class StrategyConfig(PluginConfig):
     patch: int | None = Field(
         default=None, ge=8, description="side of the square crop in the search, pixels (default: that of train)"
     )
+    repeats: int = Field(default=1, ge=1, le=20, description="one-shot searches with different seeds, 1 to 20")
 
 
 class DataConfig(Section):
@@ -166,23 +140,11 @@ class ObjectiveConfig(Section):
     )
 
 
-class ComputeConfig(Section):
-    """What the run may use."""
-
-    device: Annotated[str, AfterValidator(_device)] = Field(default="auto", description="auto, cpu, cuda or cuda:N")
-    workers: Annotated[int | Literal["auto"], PlainValidator(_auto_or_whole(0, 1024))] = Field(
-        default="auto", description="auto, or how many processes work beside the main one"
-    )
-    precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_precision)] = Field(
-        default="auto", description="auto, 32, bf16 or 16"
-    )
-
-
 class UiConfig(Section):
     """NNI's web page of a running search."""
 
     enabled: bool = Field(default=True, description="true or false")
-    port: Annotated[int | Literal["auto"], PlainValidator(_auto_or_whole(1, 65535))] = Field(
+    port: Annotated[int | Literal["auto"], PlainValidator(auto_or_whole(1, 65535))] = Field(
         default="auto", description="auto or a port from 1 to 65535"
     )
 
@@ -214,7 +176,7 @@ class ExperimentConfig(Section):
         default=_default_baselines(), description="a list of models to compare with, such as [unet, random]"
     )
     repeats: int = Field(default=2, ge=1, le=20, description="trainings of each network with different seeds, 1 to 20")
-    compute: ComputeConfig = Field(default=ComputeConfig(), description="device, workers and precision")
+    compute: ComputeConfig = Field(default=ComputeConfig(), description="device, workers, precision, other machines")
     ui: UiConfig = Field(default=UiConfig(), description="the web page of the search")
 
     def to_yaml(self) -> str:
@@ -277,6 +239,7 @@ def _validated(document: Document) -> ExperimentConfig:
     }
     problems = check_plugins(document, defaults, train.keys() - {"space_options"})
     problems += check_combinations(document, fields["repeats"].default)
+    problems += check_compute(document)
     try:
         config = ExperimentConfig.model_validate(document.data)
     except ValidationError as error:

@@ -11,28 +11,28 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
+from autoseg import processes
 from autoseg.comparison import compare
+from autoseg.conduct import Conductor, all_done
 from autoseg.config import ExperimentConfig, load_config
 from autoseg.config_yaml import dotted
 from autoseg.environment import data_hash, describe_environment
 from autoseg.errors import Problem, UserError, raise_if
-from autoseg.jobs import SEARCH, Job, do_job, measure_costs
+from autoseg.hiring import hire
+from autoseg.jobs import measure_costs
 from autoseg.plan import Plan, make_plan, worker_count
-from autoseg.prepare import FINALIST, Prepared, load_experiment, prepare
+from autoseg.prepare import Prepared, load_experiment, prepare
 from autoseg.progress import Progress
 from autoseg.report.page import write_report
 from autoseg.runfolder import RunFolder, read_json, write_json, write_text
 from autoseg.search.architecture import Architecture
-from autoseg.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +106,9 @@ def run(
                     _same_config(config, folder)
             except UserError as error:
                 problems += error.problems
-            if not problems and worker_count(config.compute.workers, config.compute.device, jobs=2) > 1:
-                _warm_up_workers()
+            page = config.ui.enabled and config.compute.service == "local"
+            if not problems and (page or worker_count(config.compute.workers, config.compute.device, jobs=2) > 1):
+                processes.warm_up()
         progress.stage("Checking the data, planning")
         try:
             begun = not dry_run and not problems and folder.plan.exists()
@@ -126,41 +127,38 @@ def run(
             on_plan(plan, prepared)
         progress.stage(f"Searching {config.space.name} with {config.strategy.name}, training and testing")
         _do_jobs(folder, prepared, plan, progress)
-        for leftover in folder.models.glob("*/seed-*/state.safetensors"):  # a kill came just after the result
-            leftover.unlink()
         progress.stage("Comparing and reporting")
+        comparison = _conclude(folder, prepared, plan)
         found = Architecture.read(folder.architecture)
-        measure_costs(folder, prepared, prepared.specs(found), plan.seeds[0])
-        comparison = compare(folder, plan.models, plan.seeds)
-        write_json(folder.comparison, comparison)
-        write_report(folder.path, prepared.data)
     return Run(folder.path, comparison, found)
 
 
-def jobs_of(plan: Plan) -> list[Job]:
-    """All jobs of a run, in the order in which they are started.
-
-    The search comes first; then every network once, seed by seed, so that a run that is cut has compared
-    something. The finalist goes ahead of the others of its seed as soon as the search is done.
-    """
-    trainings = [Job(label, seed, needs_search=label == FINALIST) for seed in plan.seeds for label in plan.models]
-    return [Job(SEARCH), *trainings]
-
-
 def _do_jobs(folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress) -> None:
-    """Do what is not done yet, in this process or in several."""
-    jobs = [job for job in jobs_of(plan) if not job.done(folder)]
-    if not jobs:
+    """Do what is not done yet."""
+    if all_done(folder, plan):
         return
-    if plan.workers == 1:
-        for job in jobs:
-            do_job(job, folder, prepared, plan, progress)
-        return
-    workers = Workers(plan.workers, folder.path, prepared.compute.threads // plan.workers or 1, progress)
+    crew = hire(folder, prepared, plan, progress)
     try:
-        workers.run(jobs)
+        Conductor(folder, prepared, plan, crew, progress).run()
     finally:
-        workers.stop()
+        crew.stop()
+
+
+def _conclude(folder: RunFolder, prepared: Prepared, plan: Plan) -> dict[str, Any]:
+    """Compare, report, and take away what only a run that goes on needs."""
+    for leftover in folder.models.glob("*/seed-*/state.safetensors"):  # a kill came just after the result
+        leftover.unlink()
+    trained = [
+        spec
+        for spec in prepared.specs(Architecture.read(folder.architecture))
+        if (folder.model(spec.label, plan.seeds[0]) / "test.json").exists()
+    ]
+    measure_costs(folder, prepared, trained, plan.seeds[0])
+    comparison = compare(folder, plan.models, plan.seeds)
+    write_json(folder.comparison, comparison)
+    write_report(folder.path, prepared.data)
+    shutil.rmtree(folder.data, ignore_errors=True)
+    return comparison
 
 
 @contextmanager
@@ -190,16 +188,6 @@ def claimed(folder: RunFolder, resume: bool = False) -> Iterator[None]:
             if new and {entry.name for entry in folder.path.iterdir()} <= {LOCK, folder.log.name}:
                 with suppress(OSError):
                     shutil.rmtree(folder.path)
-
-
-def _warm_up_workers() -> None:
-    """Start what the workers are forked from, deaf to Ctrl-C, which reaches the whole group; this process decides."""
-    resource_tracker.ensure_running()  # the fork server needs it, and its start would lift the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits it
-    try:
-        Workers.warm_up()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _same_config(config: ExperimentConfig, folder: RunFolder) -> None:

@@ -1,27 +1,30 @@
-"""The pieces of a run that can be done by different processes: the search, and each training with its test.
+"""Doing a job of a run: a search, a candidate, or a training with its test.
 
-A job needs the run folder alone: configuration and plan are read from it, results are written into it. A
-job whose result is there has been done; one that was cut continues from the state in its folder.
+A job needs the run folder alone: configuration, plan and data are read from it, results are written into
+it. A job whose result is there has been done; one that was cut continues from the state in its folder.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 
 from autoseg.config import load_config
+from autoseg.data.batches import Normalisation
+from autoseg.data.packed import is_packed, read_packed
+from autoseg.job import Job
 from autoseg.plan import Plan
-from autoseg.prepare import Prepared, prepare
-from autoseg.progress import Progress
-from autoseg.report.pictures import save_architecture
+from autoseg.prepare import Prepared, load_data, prepared_again
+from autoseg.progress import Forwarded, Progress
 from autoseg.runfolder import RunFolder, read_json, write_bytes, write_json
 from autoseg.search.architecture import Architecture
 from autoseg.search.objective import Objective
 from autoseg.search.task import SearchTask
+from autoseg.search.trials import Bench, train_candidate
 from autoseg.train.compute import seed_everything
 from autoseg.train.cost import count_parameters, measure
 from autoseg.train.evaluate import evaluate
@@ -29,36 +32,12 @@ from autoseg.train.modelfile import ModelFile
 from autoseg.train.modelspec import ModelSpec
 from autoseg.train.trainer import train_network
 
+__all__ = ["Job", "do_job", "measure_costs", "run_job", "search", "search_task", "train_and_test"]
+
 log = logging.getLogger(__name__)
 
-SEARCH = "search"
 
-
-@dataclass(frozen=True)
-class Job:
-    """The search, or one training.
-
-    Attributes:
-        label: ``"search"``, or the label of a network.
-        seed: Training seed; the search has its own.
-        needs_search: Whether the search must be finished first.
-    """
-
-    label: str
-    seed: int = 0
-    needs_search: bool = False
-
-    def done(self, folder: RunFolder) -> bool:
-        """Whether the result is in the run folder."""
-        if self.label == SEARCH:
-            return folder.architecture.exists()
-        return (folder.model(self.label, self.seed) / "test.json").exists()
-
-    def __str__(self) -> str:
-        return "the search" if self.label == SEARCH else f"{self.label}, seed {self.seed}"
-
-
-def run_job(job: Job, path: Path, threads: int, progress: Progress) -> None:
+def run_job(job: Job, path: Path, threads: int, progress: Progress) -> dict[str, Any]:
     """Do a job in this process, from nothing but the run folder.
 
     Args:
@@ -66,32 +45,64 @@ def run_job(job: Job, path: Path, threads: int, progress: Progress) -> None:
         path: The run folder, with config.yaml and plan.json in it.
         threads: CPU threads to use.
         progress: Receives the progress.
+
+    Returns:
+        Plain values: ``miou`` is the validation mIoU (0..1) to judge the job by; a candidate's has all keys of
+        :class:`autoseg.search.trials.TrialResult`.
     """
     folder, prepared = RunFolder(path), _context(path, threads)
     prepared.compute.prepare()
-    do_job(job, folder, prepared, Plan.from_json(read_json(folder.plan)), progress)
+    return do_job(job, folder, prepared, Plan.from_json(read_json(folder.plan)), progress)
 
 
 @lru_cache(maxsize=1)
 def _context(path: Path, threads: int) -> Prepared:
     """The checked experiment, loaded once per process."""
     folder = RunFolder(path)
-    plan = Plan.from_json(read_json(folder.plan))
-    return prepare(load_config(folder.config), control=plan.control).with_threads(threads)
+    plan, config = Plan.from_json(read_json(folder.plan)), load_config(folder.config)
+    data = read_packed(folder.data) if is_packed(folder.data) else load_data(config)
+    if plan.normalisation:
+        normalisation = Normalisation.from_json(plan.normalisation)
+    else:
+        normalisation = Normalisation.from_split(data.train, data.info.channels)
+    return prepared_again(config, data, normalisation, plan.control or {}).with_threads(threads)
 
 
-def do_job(job: Job, folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress) -> None:
-    """Do a job with what has been prepared already."""
-    if job.label == SEARCH:
-        search(folder, prepared, plan, progress)
-        return
-    found = Architecture.read(folder.architecture) if job.needs_search else prepared.control
+def do_job(job: Job, folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress) -> dict[str, Any]:
+    """Do a job with what has been prepared already; returns what :func:`run_job` returns."""
+    if job.kind == "search":
+        return search(folder, prepared, plan, _named(progress, job.label), job)
+    if job.kind == "candidate":
+        task = search_task(folder, prepared, plan, progress)
+        assert job.choices is not None
+        return dict(train_candidate(task, job.number, job.choices, epochs=job.epochs, seconds=job.seconds))
+    found = Architecture.from_json(job.architecture) if job.architecture else prepared.control
     spec = next(spec for spec in prepared.specs(found) if spec.label == job.label)
-    train_and_test(folder, prepared, plan, spec, job.seed, progress)
+    return train_and_test(folder, prepared, plan, spec, job.seed, progress)
 
 
-def search_task(folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress) -> SearchTask:
-    """What the strategy of a run is given."""
+def _named(progress: Progress, name: str) -> Progress:
+    """The progress with a name before the labels, where several searches tell of themselves."""
+    if not name:
+        return progress
+
+    def send(method: str, arguments: tuple[Any, ...]) -> None:
+        if method in ("begin", "update", "end", "figures"):
+            arguments = (f"{name}: {arguments[0]}", *arguments[1:])
+        getattr(progress, method)(*arguments)
+
+    return Forwarded(send)
+
+
+def search_task(
+    folder: RunFolder,
+    prepared: Prepared,
+    plan: Plan,
+    progress: Progress,
+    job: Job | None = None,
+    bench: Bench | None = None,
+) -> SearchTask:
+    """What the strategy of a run is given; ``bench`` trains the candidates of a multi-trial search elsewhere."""
     config, data = prepared.config, prepared.data
     return SearchTask(
         space=config.space.name,
@@ -103,34 +114,44 @@ def search_task(folder: RunFolder, prepared: Prepared, plan: Plan, progress: Pro
         normalisation=prepared.normalisation,
         recipe=plan.search_recipe,
         compute=prepared.compute,
-        seed=config.seed,
-        folder=folder.search,
+        seed=job.seed if job else config.seed,
+        folder=folder.search_of(job.seed, job.number) if job else folder.search,
         seconds=plan.search_seconds,
         progress=progress,
+        bench=bench,
         objective=Objective(**config.objective.model_dump()),
         final_kwargs=dict(config.train.space_options),
     )
 
 
-def search(folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress) -> None:
-    """Search and write architecture.json, with its picture."""
-    result = prepared.strategy.search(search_task(folder, prepared, plan, progress))
+def search(
+    folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress, job: Job, bench: Bench | None = None
+) -> dict[str, Any]:
+    """Search, and write found.json into the folder of the search."""
+    task = search_task(folder, prepared, plan, progress, job, bench)
+    result = prepared.strategy.search(task)
     for note in result.notes:
         progress.note(note)
     found = {
         **result.architecture.to_json(),
         "final_kwargs": dict(prepared.config.train.space_options),
+        "search_seed": task.seed,
         "search_seconds": round(result.seconds, 1),
+        "miou": result.candidates[0].miou,
         "notes": result.notes,
     }
-    save_architecture(found, folder.architecture)
-    write_json(folder.architecture, found)
+    write_json(task.folder / "found.json", found)
+    return {"miou": found["miou"], "code": found["code"]}
 
 
 def train_and_test(
     folder: RunFolder, prepared: Prepared, plan: Plan, spec: ModelSpec, seed: int, progress: Progress
-) -> None:
-    """One training and its test; test.json is written last and says that all is there."""
+) -> dict[str, Any]:
+    """One training and its test; test.json is written last and says that all is there.
+
+    Returns:
+        The validation mIoU, and no score of the test.
+    """
     data, compute = prepared.data, prepared.compute
     place = folder.model(spec.label, seed)
     seed_everything(seed)
@@ -180,6 +201,7 @@ def train_and_test(
         },
     )
     (place / "state.safetensors").unlink(missing_ok=True)
+    return {"miou": trained.best_miou, "epoch": trained.best_epoch, "params": count_parameters(network)}
 
 
 def measure_costs(folder: RunFolder, prepared: Prepared, specs: list[ModelSpec], seed: int) -> None:

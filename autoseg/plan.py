@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import resource
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,13 +17,12 @@ from typing import Any
 import torch
 
 from autoseg.config import ExperimentConfig
-from autoseg.data.base import DatasetInfo, SegmentationData, Split
+from autoseg.data.base import SegmentationData, Split
 from autoseg.durations import format_duration
 from autoseg.errors import Problem, UserError
-from autoseg.nn.padding import pad_to_multiple
 from autoseg.prepare import Prepared
+from autoseg.probe import forward_seconds, peak_memory, probe_step
 from autoseg.schedule import longest_training, makespan
-from autoseg.train.compute import Compute, seed_everything
 from autoseg.train.modelspec import ModelSpec
 from autoseg.train.recipe import Recipe
 
@@ -34,6 +32,7 @@ _STEPS = 1500  # training length when the user names none: about this many steps
 _SEARCH_SHARE = 0.3  # of a budget
 _REPORT_SECONDS = 6.0
 _WORKER_SECONDS = 5.0  # to start the processes, and for each to read the data
+_PAGE_SECONDS = 3.0  # to start and stop the web page
 _SEARCH_SETUP_SECONDS = 2.0  # to start the engine of a search
 _SETUP_SECONDS = 1.0  # per training: building the network, writing files, counting operations
 _LEAST_SECONDS = 1.0
@@ -54,8 +53,11 @@ class Plan:
         search_patch: Side of the crops in the search, pixels; None takes that of the recipe.
         models: Labels of the networks to train, the finalist first.
         seeds: Training seeds.
-        workers: Processes that do the jobs.
+        workers: Jobs done side by side.
+        gpus: GPUs that the jobs share out among themselves, one each; 0 where each takes what it finds.
+        search_seeds: Seed of each search; more than one where a one-shot search is repeated.
         control: Choices of the random control, drawn once for all processes of the run.
+        normalisation: Mean and standard deviation of the training images, measured once.
         seconds: Predicted seconds of the whole run.
         stages: ``{"name", "seconds", "what"}``; stages may run side by side.
         memory_bytes: Peak memory in the probe, decoded images included, times the number of workers.
@@ -68,7 +70,10 @@ class Plan:
     seeds: list[int]
     search_patch: int | None = None
     workers: int = 1
+    gpus: int = 0
+    search_seeds: list[int] = field(default_factory=lambda: [0])
     control: dict[str, Any] | None = None
+    normalisation: dict[str, Any] | None = None
     seconds: float = 0.0
     stages: list[dict[str, Any]] = field(default_factory=list)
     memory_bytes: int = 0
@@ -83,7 +88,10 @@ class Plan:
             "seeds": self.seeds,
             "search_patch": self.search_patch,
             "workers": self.workers,
+            "gpus": self.gpus,
+            "search_seeds": self.search_seeds,
             "control": self.control,
+            "normalisation": self.normalisation,
             "stages": self.stages,
             "seconds": self.seconds,
             "memory_bytes": self.memory_bytes,
@@ -160,57 +168,37 @@ def infer_recipe(config: ExperimentConfig, data: SegmentationData) -> tuple[Reci
     return recipe, notes
 
 
-def probe_step(spec: ModelSpec, recipe: Recipe, info: DatasetInfo, compute: Compute, repeats: int = 2) -> float:
-    """Seconds of one training step of a network, measured here and now (best of a few).
+def worker_count(asked: int | str, device: str, jobs: int, ranks: int = 1) -> int:
+    """How many jobs to do side by side on this machine: one for each GPU, else one for every core up to four.
 
     Args:
-        spec: The network; a fresh one is built.
-        recipe: Batch, patch and loss.
-        info: Channels and classes.
-        compute: Device, precision and threads.
-        repeats: Steps to time after the first, which is slower than the others.
-
-    Raises:
-        UserError: A step does not fit into memory.
-    """
-    compute.prepare()
-    seed_everything(0)
-    network = spec.build(info.channels, info.num_classes).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.train()
-    loss = recipe.build_loss().to(compute.device)
-    x = torch.randn(recipe.batch, info.channels, recipe.patch, recipe.patch, device=compute.device)
-    x, _ = pad_to_multiple(x, int(getattr(network, "size_divisor", 1)))
-    target = torch.randint(0, info.num_classes, (x.shape[0], *x.shape[-2:]), device=compute.device)
-    best = math.inf
-    try:
-        for _ in range(1 + repeats):
-            start = time.perf_counter()
-            with compute.autocast():
-                value = loss(network(x.to(memory_format=torch.channels_last)), target)
-            value.backward()
-            value.item()
-            best = min(best, time.perf_counter() - start)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        fix = "give a smaller train.batch or train.patch, or a narrower network"
-        raise UserError(Problem("one training step does not fit into memory", f"model {spec.label!r}", fix)) from error
-    return best
-
-
-def worker_count(asked: int | str, device: str, jobs: int) -> int:
-    """How many processes to use: one on a GPU, else one for every core up to four.
-
-    Args:
-        asked: ``"auto"`` or a number; 0 and 1 both mean this process.
+        asked: ``"auto"`` or a number; 0 and 1 both mean one at a time.
         device: The device of the trainings.
         jobs: How many jobs there are; more workers would be idle.
+        ranks: Devices or processes that one training takes.
 
     Example:
-        >>> worker_count(2, "cpu", jobs=5), worker_count("auto", "cuda", jobs=5)
+        >>> worker_count(2, "cpu", jobs=5), worker_count("auto", "cuda:0", jobs=5)
         (2, 1)
     """
     if asked == "auto":
-        asked = 1 if device.startswith("cuda") else min(4, os.cpu_count() or 1)
+        asked = max(gpu_count(device), 1) if device.startswith("cuda") else min(4, os.cpu_count() or 1)
+        asked //= ranks
     return max(1, min(int(asked), jobs))
+
+
+def gpu_count(device: str) -> int:
+    """GPUs of this machine that jobs may share out among themselves: none when the device names one of them."""
+    return torch.cuda.device_count() if device == "cuda" else 0
+
+
+def _places(config: ExperimentConfig, device: str, jobs: int) -> int:
+    """How many jobs to do side by side, here or on other machines."""
+    compute = config.compute
+    if compute.service == "local":
+        return worker_count(compute.workers, device, jobs, compute.devices)
+    asked = max(1, len(compute.machines)) if compute.concurrency == "auto" else int(compute.concurrency)
+    return min(asked, jobs)
 
 
 def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
@@ -229,22 +217,32 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
     recipe, notes = infer_recipe(config, data)
     seeds = [config.seed + k for k in range(config.repeats)]
     jobs = 1 + len(specs) * len(seeds)
-    workers = worker_count(config.compute.workers, prepared.compute.device, jobs)
-    compute = prepared.with_threads(max(1, prepared.compute.threads // workers)).compute
+    workers = _places(config, prepared.compute.device, jobs)
+    here = config.compute.service == "local"
+    compute = prepared.with_threads(max(1, prepared.compute.threads // (workers if here else 1))).compute
+    gpus = gpu_count(prepared.compute.device) if here and workers > 1 and config.compute.devices == 1 else 0
+    if not here:
+        notes.append("the times are those of this machine; others may be faster or slower")
     steps = steps_per_epoch(data.train, recipe)
     step = {spec.label: probe_step(spec, recipe, data.info, compute) for spec in specs}
     path = ModelSpec("search", "finalist", architecture=prepared.control)
     small = recipe if config.strategy.patch is None else replace(recipe, patch=config.strategy.patch)
     length = getattr(prepared.strategy, "training_steps", lambda n: 20.0 * n)(steps_per_epoch(data.train, small))
     searching = _SEARCH_SETUP_SECONDS + probe_step(path, small, data.info, compute) * float(length)
-    validation, testing = (_forward_seconds(split, step, recipe) for split in (data.val, data.test))
+    validation, testing = (forward_seconds(split, step, recipe) for split in (data.val, data.test))
     around = {label: _SETUP_SECONDS + testing[label] for label in step}
+
+    one_shot = getattr(prepared.strategy, "one_shot", True)
+    search_seeds = [config.seed + k for k in range(config.strategy.repeats if one_shot else 1)]
+    overhead = (_WORKER_SECONDS if workers > 1 else 0.0) + (_PAGE_SECONDS if config.ui.enabled else 0.0)
 
     search_seconds: float | None = None
     if config.budget is not None:
         left = config.budget - elapsed - (time.monotonic() - began) - _REPORT_SECONDS
-        search_seconds = searching = max(_LEAST_SECONDS, _SEARCH_SHARE * left)
-        each = longest_training(left - (_WORKER_SECONDS if workers > 1 else 0), searching, around, len(seeds), workers)
+        rounds = math.ceil(len(search_seeds) / workers)
+        search_seconds = max(_LEAST_SECONDS, _SEARCH_SHARE * left / rounds)
+        searches = [search_seconds] * (len(search_seeds) if one_shot else workers)
+        each = longest_training(left - overhead, searches, around, len(seeds), workers)
         if each < _LEAST_SECONDS:
             raise UserError(
                 Problem(
@@ -256,7 +254,12 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
         if config.train.epochs is not None:
             notes.append("train.epochs and the strategy's epochs are not used: the budget decides the lengths")
         recipe = replace(recipe, epochs=None, seconds=each)
-    stages = [{"name": "search", "seconds": searching, "what": f"{config.strategy.name} over {config.space.name}"}]
+    else:
+        searches = [searching] * len(search_seeds) if one_shot else [searching / workers] * workers
+    what = f"{config.strategy.name} over {config.space.name}"
+    if len(search_seeds) > 1:
+        what += f", {len(search_seeds)} seeds"
+    stages = [{"name": "search", "seconds": sum(searches) if one_shot else searches[0], "what": what}]
     trainings = {}
     for label in step:
         epochs = recipe.epochs or 0
@@ -268,21 +271,19 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
         stages.append({"name": f"train {label}", "seconds": total, "what": f"{each_of} of {long}"})
     stages.append({"name": "report", "seconds": _REPORT_SECONDS, "what": "comparison.json and report.html"})
     lengths = [trainings[label] + around[label] for label in step] * len(seeds)
-    total = makespan(searching, lengths, len(step), workers) + _REPORT_SECONDS + (_WORKER_SECONDS if workers > 1 else 0)
-    memory = _peak_memory(compute) * workers
-    patch = config.strategy.patch
-    drawn = dict(prepared.control.choices)
-    return Plan(recipe, search_seconds, list(step), seeds, patch, workers, drawn, total, stages, memory, notes)
-
-
-def _forward_seconds(split: Split, step: dict[str, float], recipe: Recipe) -> dict[str, float]:
-    """Seconds to run every network over whole images; a forward pass is about a third of a step."""
-    pixels = sum(math.prod(split[i][1].shape[:2]) for i in range(len(split)))
-    return {label: seconds / (recipe.batch * recipe.patch**2) / 3 * pixels for label, seconds in step.items()}
-
-
-def _peak_memory(compute: Compute) -> int:
-    """Highest memory in use so far, after the probe has run a step of everything."""
-    if compute.device.startswith("cuda"):
-        return int(torch.cuda.max_memory_reserved())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Plan(
+        recipe,
+        search_seconds,
+        models=list(step),
+        seeds=seeds,
+        search_patch=config.strategy.patch,
+        workers=workers,
+        gpus=gpus,
+        search_seeds=search_seeds,
+        control=dict(prepared.control.choices),
+        normalisation=prepared.normalisation.to_json(),
+        seconds=makespan(searches, lengths, len(step), workers) + _REPORT_SECONDS + overhead,
+        stages=stages,
+        memory_bytes=peak_memory(compute) * workers,
+        notes=notes,
+    )

@@ -126,12 +126,7 @@ def prepare(config: ExperimentConfig, control: dict[str, Any] | None = None) -> 
     augment = config.train.augment
     if isinstance(augment, dict):
         attempt("train.augment", lambda: Augment(**augment))
-    baselines = [
-        ModelSpec(b.label, "control")
-        if b.name == CONTROL
-        else ModelSpec(b.label, "baseline", model=b.name, options=dict(b.options))
-        for b in config.baselines
-    ]
+    baselines = _baselines(config)
     for label in {FINALIST} & {b.label for b in baselines}:
         problems.append(Problem(f"the name {label!r} is taken by the search's result", "baselines", "use another 'as'"))
     channels, classes = (data.info.channels, data.info.num_classes) if data else (1, 2)
@@ -158,6 +153,37 @@ def prepare(config: ExperimentConfig, control: dict[str, Any] | None = None) -> 
     assert data is not None and drawn is not None
     normalisation = Normalisation.from_split(data.train, channels)
     return Prepared(config, data, normalisation, compute, space, strategy, baselines, drawn)
+
+
+def prepared_again(
+    config: ExperimentConfig, data: SegmentationData, normalisation: Normalisation, control: dict[str, Any]
+) -> Prepared:
+    """What :func:`prepare` returned in another process, without checking everything again.
+
+    Args:
+        config: The experiment.
+        data: Its data.
+        normalisation: Of the training split.
+        control: Choices of the random control.
+
+    Raises:
+        UserError: This machine does not have the device.
+    """
+    compute = Compute.resolve(config.compute.device, config.compute.precision)
+    space = registry.load("space", config.space.name)
+    strategy = registry.load("strategy", config.strategy.name)(**config.strategy.options)
+    drawn = Architecture(config.space.name, dict(config.space.options), dict(control))
+    return Prepared(config, data, normalisation, compute, space, strategy, _baselines(config), drawn)
+
+
+def _baselines(config: ExperimentConfig) -> list[ModelSpec]:
+    """What the experiment names; the control's architecture is filled in later."""
+    return [
+        ModelSpec(b.label, "control")
+        if b.name == CONTROL
+        else ModelSpec(b.label, "baseline", model=b.name, options=dict(b.options))
+        for b in config.baselines
+    ]
 
 
 def _control(

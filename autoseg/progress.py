@@ -36,6 +36,9 @@ class Progress:
         """The piece of work is over; ``text`` says how it ended."""
         log.info("%s: %s", label, text or "done")
 
+    def figures(self, label: str, values: dict[str, float]) -> None:
+        """Figures of an epoch, all finite, for whoever draws curves; ``default`` is the one to judge by."""
+
     def note(self, text: str) -> None:
         """One sentence worth reading."""
         log.info("%s", text)
@@ -72,6 +75,10 @@ class Forwarded(Progress):
     def end(self, label: str, text: str = "") -> None:
         """Forward :meth:`Progress.end`."""
         self._send("end", (label, text))
+
+    def figures(self, label: str, values: dict[str, float]) -> None:
+        """Forward :meth:`Progress.figures`."""
+        self._send("figures", (label, values))
 
     def note(self, text: str) -> None:
         """Forward :meth:`Progress.note`."""

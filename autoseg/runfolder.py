@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -188,11 +188,23 @@ class RunFolder:
         self.models = self.path / "models"
         self.comparison = self.path / "comparison.json"
         self.report = self.path / "report.html"
+        self.failures = self.path / "failures.json"
+        self.data = self.path / "data"
+        self.nni = self.path / "nni"
         self.log = self.path / "log.txt"
 
     def model(self, name: str, seed: int) -> Path:
         """Folder of one training."""
         return self.models / name / f"seed-{seed}"
+
+    def search_of(self, seed: int, number: int = 0) -> Path:
+        """Folder of one search: ``search/`` for the first, ``search/seed-K/`` for repetitions with other seeds."""
+        return self.search / f"seed-{seed}" if number else self.search
+
+    def winning_search(self, architecture: Mapping[str, Any]) -> Path:
+        """Folder of the search that found the architecture of the run, given the content of architecture.json."""
+        repeated = self.search / f"seed-{architecture.get('search_seed')}"
+        return repeated if repeated.is_dir() else self.search
 
     def open(self, resume: bool) -> None:
         """Create the folder, or check that it may be continued; remove what a kill left half-written.

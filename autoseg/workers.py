@@ -1,218 +1,188 @@
 """Doing jobs side by side in worker processes, each with its share of the cores.
 
 N one-thread trainings on N cores get more done than one training on N threads: networks for small images
-do not keep several threads busy. Workers come from a fork server that has torch and NNI imported already.
-They live no longer than their parent, however it ends.
+do not keep several threads busy. Workers come from a fork server that has torch and NNI imported already
+and live no longer than their parent, however it ends. The same child serves a run without the web page
+(:class:`Workers`, many jobs for each process) and NNI's trials (one job, see :mod:`autoseg.nnibridge`).
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
-import traceback
-import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
-from autoseg.errors import AutosegError, UserError
-from autoseg.jobs import Job, run_job
+from autoseg import processes
+from autoseg.crew import Crew, JobFailed, Ticket, as_failure
+from autoseg.errors import UserError
+from autoseg.job import Job
+from autoseg.jobs import run_job
 from autoseg.progress import Forwarded, Progress
-from autoseg.runfolder import RunFolder
-
-log = logging.getLogger(__name__)
 
 _PATIENCE = 0.5  # seconds in which idle workers end by themselves
 
 
-class WorkerFailed(AutosegError):
-    """A job failed in its process; the message is the job's own."""
-
-
-class Workers:
+class Workers(Crew):
     """A pool of worker processes for the jobs of one run; call :meth:`stop` when it is no longer needed.
 
     Args:
         count: Number of processes, 1 or more.
         path: The run folder, with config.yaml and plan.json in it.
         threads: CPU threads of each.
-        progress: Receives what the workers report, in this process and thread.
+        progress: Receives what the workers report.
+        gpus: GPUs to share out, one for each worker; 0 leaves the choice to the jobs.
     """
 
-    def __init__(self, count: int, path: Path, threads: int, progress: Progress) -> None:
-        self.path, self.threads, self.progress = path.resolve(), threads, progress
-        self._workers: dict[Connection, Any] = {}
-        context = multiprocessing.get_context("forkserver")
-        with _fork_server():
-            for _ in range(count):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(theirs, str(self.path), threads), daemon=True)
-                process.start()
-                theirs.close()
-                self._workers[ours] = process
+    def __init__(self, count: int, path: Path, threads: int, progress: Progress, gpus: int = 0) -> None:
+        super().__init__(count, progress)
+        self.path, self.threads, self.gpus = path.resolve(), threads, gpus
+        self._idle: list[tuple[Connection, Any]] = []
+        self._processes: list[Any] = []
+        for _ in range(count):
+            self._idle.append(self._hire())
 
-    @staticmethod
-    def warm_up() -> None:
-        """Start the fork server, which imports torch and NNI while this process does something else."""
-        with _fork_server():
-            forkserver.ensure_running()
+    def _hire(self) -> tuple[Connection, Any]:
+        """Start a worker."""
+        ours, theirs = Pipe()
+        gpu = len(self._processes) % self.gpus if self.gpus else None
+        process = processes.start(_work, (theirs, str(self.path), self.threads, gpu))
+        theirs.close()
+        self._processes.append(process)
+        return ours, process
 
-    def run(self, jobs: list[Job], on_done: Callable[[Job], None] | None = None) -> None:
-        """Do all jobs, each as soon as a worker is free and what it needs is there.
+    def begin(self, ticket: Ticket) -> None:
+        """Give a job to an idle worker."""
+        with self._lock:
+            worker = self._idle.pop() if self._idle else self._hire()
+        threading.Thread(target=self._attend, args=(ticket, *worker), daemon=True).start()
 
-        Args:
-            jobs: In the order in which they are to start; the search, where others need it, is among them
-                or has been done.
-            on_done: Called with each job that is done.
-
-        Raises:
-            UserError: A job met something the user can mend.
-            WorkerFailed: A job failed or its process was killed. The other workers go on until :meth:`stop`.
-            ValueError: A job needs a search that was not done and is not among the jobs.
-        """
-        folder = RunFolder(self.path)
-        waiting, idle = list(jobs), list(self._workers)
-        running: dict[Connection, Job] = {}
-        while waiting or running:
-            searched = folder.architecture.exists()
-            ready = [job for job in waiting if searched or not job.needs_search]
-            while ready and idle:
-                connection, job = idle.pop(0), ready.pop(0)
-                waiting.remove(job)
-                self._send(connection, job)
-                running[connection] = job
-            if not running:
-                raise ValueError(f"{waiting[0]} needs a search that is not among the jobs")
-            readable = wait(list(running))
-            for connection in [c for c in running if c in readable]:
-                if self._receive(connection, running[connection]):
-                    job = running.pop(connection)
-                    idle.append(connection)
-                    if on_done:
-                        on_done(job)
-
-    def _send(self, connection: Connection, job: Job) -> None:
+    def _attend(self, ticket: Ticket, connection: Connection, process: Any) -> None:
+        """Hand the job over and take what the worker says until the job has ended."""
         try:
-            connection.send(job)
-        except OSError:  # it died while it was idle
-            raise self._failure(connection, job) from None
-
-    def _failure(self, connection: Connection, job: Job) -> WorkerFailed:
-        process = self._workers[connection]
-        process.join(5)
-        return WorkerFailed(_how_it_ended(job, process.exitcode))
-
-    def _receive(self, connection: Connection, job: Job) -> bool:
-        """Handle one message of a worker; True when its job is done."""
-        try:
-            kind, content = connection.recv()
-        except (EOFError, OSError):
-            raise self._failure(connection, job) from None
-        if kind == "progress":
-            method, arguments = content
-            getattr(self.progress, method)(*arguments)
-            return False
-        if kind == "log":
-            name, level, text = content
-            logging.getLogger(name).log(level, "%s: %s", job, text)
-            return False
-        if kind == "mend":
-            raise UserError(content)
-        if kind == "failed":
-            message, trace = content
-            log.error("%s failed:\n%s", job, trace)
-            raise WorkerFailed(f"{job} failed: {message}")
-        return True
+            connection.send(ticket.job)
+            while True:
+                outcome = take_message(ticket.job, self.progress, *connection.recv())
+                if outcome is not None:
+                    break
+        except (EOFError, OSError):  # it died, now or while it was idle
+            code = processes.exit_code(process, 5)
+            if not self._stopped:
+                self.lost(ticket, *how_it_ended(code))
+            return
+        with self._lock:
+            self._idle.append((connection, process))
+        if isinstance(outcome, Exception):
+            self.failed(ticket, outcome)
+        else:
+            self.finished(ticket, outcome)
 
     def stop(self) -> None:
         """End all workers now; what they have saved so far is on disk."""
-        for connection in self._workers:
+        self._stopped = True
+        for connection, _ in self._idle:
             connection.close()
         patience = time.monotonic() + _PATIENCE
-        for process in self._workers.values():
+        for _, process in self._idle:
             process.join(max(0.0, patience - time.monotonic()))
-        for process in self._workers.values():
+        for process in self._processes:
             process.terminate()
-        for process in self._workers.values():
+        for process in self._processes:
             process.join(5)
             if process.is_alive():
                 process.kill()
                 process.join()
-        self._workers = {}
+        self._idle, self._processes = [], []
 
 
-@contextmanager
-def _fork_server() -> Iterator[None]:
-    """Processes that start in here know our modules but not the script that called us.
+def take_message(job: Job, progress: Progress, kind: str, content: Any) -> dict[str, Any] | Exception | None:
+    """Handle one message of a process that does a job.
 
-    multiprocessing would import the caller's script again in every worker, which runs it again unless it
-    is written for that; the workers need nothing from it.
+    Args:
+        job: The job.
+        progress: Receives what it reports.
+        kind: As :func:`serve` sends it.
+        content: The same.
+
+    Returns:
+        The result, or the exception to raise for it; None when the job goes on.
     """
-    forkserver.set_forkserver_preload(["autoseg.jobs"])
-    script = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = script
+    if kind == "progress":
+        method, arguments = content
+        getattr(progress, method)(*arguments)
+        return None
+    if kind == "log":
+        name, level, text = content
+        logging.getLogger(name).log(level, "%s: %s", job, text)
+        return None
+    if kind == "mend":
+        return UserError(content)
+    if kind == "failed":
+        return JobFailed(*content)
+    result: dict[str, Any] = content
+    return result
 
 
-def _how_it_ended(job: Job, code: int | None) -> str:
-    """A sentence about a process that ended without a word."""
+def how_it_ended(code: int | None) -> tuple[str, str]:
+    """Two sentences about a process that ended without a word: what happened, and what to do."""
     if code == -signal.SIGKILL:
-        return (
-            f"{job}: its process was killed, most likely because memory ran out; "
-            "give a smaller train.batch or compute.workers and resume the run"
-        )
+        advice = "give a smaller train.batch or compute.workers and resume the run"
+        return "its process was killed, most likely because memory ran out", advice
     how = f"by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
-    return f"{job}: its process ended {how}; resume the run to try it again"
+    return f"its process ended {how}", ""
 
 
-def _work(connection: Connection, path: str, threads: int) -> None:
-    """The worker: do the jobs that come through the pipe until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def serve(connection: Connection, job: Job, path: Path, threads: int, progress: Progress) -> None:
+    """In the child: do a job and tell how it went.
+
+    Args:
+        connection: To the parent; receives ``("done", result)``, ``("mend", problems)`` or
+            ``("failed", (message, traceback))`` in the end.
+        job: What to do.
+        path: The run folder.
+        threads: CPU threads.
+        progress: Receives the progress.
+    """
+    try:
+        result = run_job(job, path, threads, progress)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise  # the parent is gone
+    except Exception as error:
+        failure = as_failure(job, error)
+        if isinstance(failure, UserError):
+            connection.send(("mend", list(failure.problems)))
+        else:
+            connection.send(("failed", (str(failure), getattr(failure, "log", ""))))
+    else:
+        connection.send(("done", result))
+
+
+def to_parent(connection: Connection) -> Progress:
+    """In the child: send log records and progress to the parent from now on."""
     library = logging.getLogger("autoseg")
     library.addHandler(_ToParent(connection))
     library.setLevel(logging.INFO)
     library.propagate = False
+    return Forwarded(lambda method, arguments: connection.send(("progress", (method, arguments))))
 
-    def send(method: str, arguments: tuple[Any, ...]) -> None:
-        connection.send(("progress", (method, arguments)))
 
+def _work(connection: Connection, path: str, threads: int, gpu: int | None = None) -> None:
+    """The worker: do the jobs that come through the pipe until it closes."""
+    if gpu is not None:  # before anything touches CUDA
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    processes.end_with_parent()
+    progress = to_parent(connection)
     try:
         while True:
-            job: Job = connection.recv()
-            try:
-                run_job(job, Path(path), threads, Forwarded(send))
-            except (EOFError, BrokenPipeError, ConnectionResetError):
-                raise
-            except UserError as error:
-                connection.send(("mend", list(error.problems)))
-            except Exception as error:
-                first = str(error).splitlines()[0] if str(error) else ""
-                connection.send(("failed", (f"{type(error).__name__}: {first}", traceback.format_exc())))
-            else:
-                connection.send(("done", None))
+            serve(connection, connection.recv(), Path(path), threads, progress)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone or has closed the pipe
-
-
-def _end_with_parent() -> None:
-    """Wait for the end of the parent, then end this process whatever it is doing; files are written whole."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 class _ToParent(logging.Handler):

@@ -281,7 +281,7 @@ def compare_darts(folder: Path, size: int, steps: int, rounds: int) -> list[Boun
 
 def trial_overhead(folder: Path, size: int, count: int) -> list[Bound]:
     """CPU seconds per candidate of a multi-trial search whose trainings take no time."""
-    done = trials.TrialResult(miou=0.5, earlier=0.0, note="")
+    done = trials.TrialResult(miou=0.5, seconds=0.0, cpu_seconds=0.0, note="")
     with patch.object(trials, "train_candidate", lambda *args, **kwargs: done):
         seconds = cpu_seconds(lambda: RandomSearch(trials=count, epochs=1).search(make_task(folder, size, 1)))
     return [Bound(f"multi-trial overhead per candidate, {count} candidates", seconds / count, 0.1, " s")]

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,15 +22,18 @@ from typing import Any
 
 import pytest
 
+from autoseg.comparison import compare
+from autoseg.conduct import Conductor, search_jobs, training_jobs
 from autoseg.config import load_config
+from autoseg.crew import Alone, JobFailed
 from autoseg.errors import Interrupted, UserError
-from autoseg.experiment import jobs_of
-from autoseg.jobs import SEARCH, Job, run_job
+from autoseg.job import Job
+from autoseg.jobs import do_job, run_job
 from autoseg.plan import Plan, infer_recipe
 from autoseg.prepare import prepare
 from autoseg.progress import Progress
 from autoseg.runfolder import RunFolder, read_json, write_json, write_text
-from autoseg.workers import WorkerFailed, Workers, _how_it_ended, _ToParent
+from autoseg.workers import Workers, _ToParent, how_it_ended, take_message
 
 EXPERIMENT: dict[str, Any] = {
     "data": {"dataset": "synthetic-ceramic", "options": {"count": 12, "size": 32}},
@@ -39,13 +43,14 @@ EXPERIMENT: dict[str, Any] = {
     "baselines": [{"name": "unet", "options": {"width": 4, "depth": 2}}, "random"],
     "repeats": 1,
     "compute": {"device": "cpu"},
+    "ui": {"enabled": False},
 }
-UNET, RANDOM, SEARCHED = Job("unet"), Job("random"), Job("searched", needs_search=True)
+UNET, RANDOM = Job("training", "unet"), Job("training", "random")
 
 WITHOUT_A_GUARD = """
 import multiprocessing, sys
 from pathlib import Path
-from autoseg.jobs import Job
+from autoseg.job import Job
 from autoseg.progress import Progress
 from autoseg.workers import Workers
 
@@ -59,12 +64,15 @@ class Told(Progress):
 
 print("script", flush=True)
 progress = Told()
+unet = Job("training", "unet")
 short = Workers(1, Path(sys.argv[1]), 1, progress)
-short.run([Job("unet")], on_done=lambda job: print("done", job, flush=True))
+print("done", short.submit(unet).result()["miou"] >= 0, flush=True)
 short.stop()
 silent = Workers(1, Path(sys.argv[2]), 1, progress)
-next(iter(silent._workers)).send(Job("unet"))
-Workers(2, Path(sys.argv[3]), 1, progress).run([Job("unet"), Job("random")])
+silent._idle[0][0].send(unet)
+long = Workers(2, Path(sys.argv[3]), 1, progress)
+long.submit(unet)
+long.submit(Job("training", "random")).result()
 """
 
 
@@ -77,7 +85,9 @@ def make_folder(path: Path, epochs: int = 3, searched: bool = True) -> RunFolder
     recipe, _ = infer_recipe(config, prepared.data)
     labels = [spec.label for spec in prepared.specs(prepared.control)]
     write_text(folder.config, config.to_yaml())
-    write_json(folder.plan, Plan(recipe, None, labels, [0], workers=2).to_json())
+    write_json(
+        folder.plan, Plan(recipe, None, labels, [0], workers=2, control=dict(prepared.control.choices)).to_json()
+    )
     if searched:
         write_json(folder.architecture, prepared.control.to_json())
     return folder
@@ -88,6 +98,7 @@ class Events(Progress):
 
     def __init__(self, at_begin: Callable[[], None] | None = None) -> None:
         self.events: list[tuple[str, str]] = []
+        self.notes: list[str] = []
         self.at_begin = at_begin
 
     def begin(self, label: str, total: float, unit: str = "") -> None:
@@ -97,6 +108,9 @@ class Events(Progress):
 
     def end(self, label: str, text: str = "") -> None:
         self.events.append(("end", label))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 @pytest.fixture
@@ -114,7 +128,7 @@ def pool() -> Iterator[Callable[..., Workers]]:
 
 
 def processes(workers: Workers) -> list[Any]:
-    return list(workers._workers.values())
+    return list(workers._processes)
 
 
 def alive(pid: int) -> bool:
@@ -130,25 +144,25 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, RunFol
     """One experiment done by two workers side by side, and one job after the other in this process."""
     base = tmp_path_factory.mktemp("folders")
     parallel, serial = (make_folder(base / name, searched=False) for name in ("parallel", "serial"))
-    jobs = jobs_of(Plan.from_json(read_json(parallel.plan)))
-    progress, done = Events(), []
+    plan, config = Plan.from_json(read_json(parallel.plan)), load_config(parallel.config)
+    prepared, progress = prepare(config).with_threads(1), Events()
     workers = Workers(2, parallel.path, 1, progress)
     try:
-        workers.run(jobs, on_done=done.append)
+        Conductor(parallel, prepared, plan, workers, progress).run()
     finally:
         workers.stop()
-    for job in jobs:
-        run_job(job, serial.path, 1, Progress())
-    return parallel, serial, progress, done
+    alone = Alone(lambda job, shown: do_job(job, serial, prepared, plan, shown), Progress())
+    Conductor(serial, prepared, plan, alone, Progress()).run()
+    return parallel, serial, progress, [*search_jobs(plan), *training_jobs(plan)]
 
 
 Folders = tuple[RunFolder, RunFolder, Events, list[Job]]
 
 
 def test_the_search_and_the_trainings_go_side_by_side(folders: Folders) -> None:
-    parallel, _, progress, done = folders
-    assert {str(job) for job in done} == {"the search", "searched, seed 0", "unet, seed 0", "random, seed 0"}
-    assert all(job.done(parallel) for job in done)
+    parallel, serial, progress, jobs = folders
+    assert {str(job) for job in jobs} == {"the search", "searched, seed 0", "unet, seed 0", "random, seed 0"}
+    assert all(job.done(parallel) and job.done(serial) for job in jobs)
     order = [event for event in progress.events if event[1] != "candidates"]
     assert order.index(("begin", "unet, seed 0")) < order.index(("end", "search"))
     assert order.index(("begin", "searched, seed 0")) > order.index(("end", "search"))
@@ -193,11 +207,12 @@ def test_the_message_of_a_failed_job_is_its_own(
     folder = make_folder(tmp_path)
     folder.models.mkdir()
     (folder.models / "unet").touch()
-    with pytest.raises(WorkerFailed) as caught:
-        pool(folder).run([UNET])
+    with pytest.raises(JobFailed) as caught:
+        pool(folder).submit(UNET).result()
     text = str(caught.value)
     assert text.startswith("unet, seed 0 failed: ") and "NotADirectoryError" in text and "\n" not in text
     assert "Traceback" in caplog.text and "train_and_test" in caplog.text  # for the log of the run
+    assert "Traceback" in caught.value.log and "train_and_test" in caught.value.log
 
 
 def test_what_the_user_can_mend_arrives_as_that(tmp_path: Path, pool: Callable[..., Workers]) -> None:
@@ -205,57 +220,95 @@ def test_what_the_user_can_mend_arrives_as_that(tmp_path: Path, pool: Callable[.
     state = write_text(folder.model("unet", 0) / "state.safetensors", "damaged")
     workers = pool(folder)
     with pytest.raises(UserError) as caught:
-        workers.run([UNET])
+        workers.submit(UNET).result()
     (problem,) = caught.value.problems
     assert problem.where == str(state) and "is not a state file" in problem.what and "delete it" in problem.fix
     state.unlink()
-    workers.run([UNET])  # the worker lives on
+    workers.submit(UNET).result()  # the worker lives on
     assert UNET.done(folder)
 
 
 def test_a_killed_worker_hints_at_memory(tmp_path: Path, pool: Callable[..., Workers]) -> None:
     folder = make_folder(tmp_path, epochs=100_000)
-    workers = pool(folder, progress=Events(lambda: os.kill(processes(workers)[0].pid, signal.SIGKILL)))
-    with pytest.raises(WorkerFailed, match=r"unet, seed 0: its process was killed.*memory.*train\.batch.*resume"):
-        workers.run([UNET])
+    progress = Events(lambda: os.kill(processes(workers)[-1].pid, signal.SIGKILL))
+    workers = pool(folder, progress=progress)
+    with pytest.raises(JobFailed, match=r"unet, seed 0: its process was killed.*memory.*train\.batch.*resume"):
+        workers.submit(UNET).result()
+    assert progress.events == [("begin", "unet, seed 0")] * 3  # it was tried three times
+    assert sum("it is tried again" in note for note in progress.notes) == 2
+
+
+def test_a_job_whose_process_was_lost_once_is_done_by_another(tmp_path: Path, pool: Callable[..., Workers]) -> None:
+    folder = make_folder(tmp_path)
+
+    def kill_the_first() -> None:
+        if len(progress.events) == 1:
+            os.kill(processes(workers)[0].pid, signal.SIGKILL)
+
+    progress = Events(kill_the_first)
+    workers = pool(folder, progress=progress)
+    assert workers.submit(UNET).result()["miou"] >= 0
+    assert UNET.done(folder) and len(progress.notes) == 1
 
 
 def test_a_worker_that_was_killed_while_it_was_idle(tmp_path: Path, pool: Callable[..., Workers]) -> None:
-    workers = pool(make_folder(tmp_path))
+    folder = make_folder(tmp_path)
+    workers = pool(folder)
     (process,) = processes(workers)
     os.kill(process.pid, signal.SIGKILL)
     process.join(10)
-    with pytest.raises(WorkerFailed, match=r"unet, seed 0: its process was killed"):
-        workers.run([UNET])
+    workers.submit(UNET).result()
+    assert UNET.done(folder)
 
 
 def test_other_endings() -> None:
-    assert "ended by signal SIGSEGV; resume the run" in _how_it_ended(UNET, -signal.SIGSEGV)
-    assert "ended with exit code 3; resume the run" in _how_it_ended(UNET, 3)
-    assert "the search: its process was killed" in _how_it_ended(Job(SEARCH), -signal.SIGKILL)
+    assert how_it_ended(-signal.SIGSEGV) == ("its process ended by signal SIGSEGV", "")
+    assert how_it_ended(3) == ("its process ended with exit code 3", "")
+    assert "was killed" in how_it_ended(-signal.SIGKILL)[0]
 
 
-def test_a_job_that_waits_for_a_search_that_never_comes(tmp_path: Path, pool: Callable[..., Workers]) -> None:
-    folder = make_folder(tmp_path, searched=False)
-    with pytest.raises(ValueError, match="searched, seed 0 needs a search"):
-        pool(folder).run([SEARCHED])
+def test_waiting_jobs_start_in_the_order_of_their_rank() -> None:
+    order: list[str] = []
+    crew = Alone(lambda job, shown: order.append(job.label) or {}, Progress())  # type: ignore[func-returns-value]
+    crew.slots = 0
+    for label, rank in (("b", 2), ("c", 2), ("a", 1), ("search", -1)):
+        crew.submit(Job("training", label), rank)
+    crew.slots = 1
+    crew.submit(Job("training", "d"), 3).result()
+    assert order == ["search", "a", "b", "c", "d"]
+
+
+def test_a_training_that_fails_does_not_end_the_others(tmp_path: Path, pool: Callable[..., Workers]) -> None:
+    folder = make_folder(tmp_path)
+    folder.models.mkdir()
+    (folder.models / "unet").touch()  # where a folder should be
+    plan, prepared = Plan.from_json(read_json(folder.plan)), prepare(load_config(folder.config)).with_threads(1)
+    progress = Events()
+    Conductor(folder, prepared, plan, pool(folder, progress=progress), progress).run()
+    assert folder.model("searched", 0).joinpath("test.json").exists()
+    assert folder.model("random", 0).joinpath("test.json").exists()
+    (failure,) = read_json(folder.failures)
+    assert failure["job"] == "unet, seed 0" and "NotADirectoryError" in failure["message"]
+    assert "Traceback" in failure["log"]
+    assert [note for note in progress.notes if "unet, seed 0 failed: NotADirectoryError" in note]
+    (folder.models / "unet").unlink()
+    comparison = compare(folder, plan.models, plan.seeds)
+    assert list(comparison["models"]) == ["searched", "random"]
+    assert "Left out because its training failed: unet." in comparison["verdict"]["text"]
 
 
 def test_stopping_ends_busy_workers_at_once(tmp_path: Path, pool: Callable[..., Workers]) -> None:
-    def interrupt() -> None:
-        if len(progress.events) == 2:
-            raise Interrupted
-
-    progress = Events(interrupt)
-    folder = make_folder(tmp_path, epochs=100_000)
-    workers = pool(folder, 2, progress)
-    with pytest.raises(Interrupted):
-        workers.run([UNET, RANDOM])
+    both = threading.Event()
+    progress = Events(lambda: both.set() if len(progress.events) == 2 else None)
+    workers = pool(make_folder(tmp_path, epochs=100_000), 2, progress)
+    futures = [workers.submit(job) for job in (UNET, RANDOM)]
+    assert both.wait(60)
     found = processes(workers)
     began = time.monotonic()
     workers.stop()
     assert time.monotonic() - began < 5
     assert not any(process.is_alive() for process in found)
+    assert not any(future.done() for future in futures)
     workers.stop()  # again does no harm
 
 
@@ -276,23 +329,20 @@ def test_jobs_that_were_cut_continue(tmp_path: Path, folders: Folders, pool: Cal
         with pytest.raises(Interrupted):
             run_job(UNET, folder.path, 1, Cut())
     assert (folder.model("unet", 0) / "state.safetensors").exists()
-    pool(folder).run([UNET])
+    pool(folder).submit(UNET).result()
     whole = folders[0].model("unet", 0)
     for name in ("weights.safetensors", "predictions/" + next((whole / "predictions").iterdir()).name):
         assert (folder.model("unet", 0) / name).read_bytes() == (whole / name).read_bytes()
     assert not (folder.model("unet", 0) / "state.safetensors").exists()
 
 
-def test_the_log_of_a_worker_reaches_the_parent(
-    tmp_path: Path, pool: Callable[..., Workers], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_of_a_worker_reaches_the_parent(caplog: pytest.LogCaptureFixture) -> None:
     ours, theirs = multiprocessing.Pipe()
     logger = logging.Logger("autoseg.train.module")
     logger.addHandler(_ToParent(theirs))
     logger.warning("a step was left out (%d in a row)", 3)
-    workers = pool(make_folder(tmp_path))
     with caplog.at_level(logging.INFO, logger="autoseg"):
-        assert not workers._receive(ours, UNET)
+        assert take_message(UNET, Progress(), *ours.recv()) is None
     (record,) = [r for r in caplog.records if r.name == "autoseg.train.module"]
     assert record.levelno == logging.WARNING
     assert record.getMessage() == "unet, seed 0: a step was left out (3 in a row)"
@@ -316,7 +366,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
 
 def test_a_script_needs_no_guard(script: subprocess.Popen[str]) -> None:
     assert script.stdout is not None
-    assert [script.stdout.readline(), script.stdout.readline()] == ["script\n", "done unet, seed 0\n"]
+    assert [script.stdout.readline(), script.stdout.readline()] == ["script\n", "done True\n"]
 
 
 def test_when_the_parent_is_killed_its_workers_end(script: subprocess.Popen[str]) -> None:

@@ -15,6 +15,7 @@ EXPERIMENT: dict[str, Any] = {
     "baselines": [{"name": "unet", "options": {"width": 4}}, "random"],
     "repeats": 2,
     "compute": {"workers": 1, "device": "cpu"},
+    "ui": {"enabled": False},
 }
 MODELS, SEEDS = ("searched", "unet", "random"), (0, 1)
 TIMES = {"train_seconds", "latency_ms"}

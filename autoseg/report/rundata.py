@@ -6,6 +6,7 @@ read is returned, and what cannot is named in ``Run.missing`` in words for the r
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,7 @@ from typing import Any
 from autoseg.errors import Problem, UserError
 from autoseg.report.palette import model_colors
 from autoseg.report.reading import mean, number, read_config, read_history, read_lines, read_object
+from autoseg.runfolder import RunFolder
 
 ROLE_ORDER = ("finalist", "baseline", "control")
 
@@ -85,6 +87,7 @@ class Run:
     models: list[ModelRun]
     verdict: dict[str, Any]
     missing: list[str]
+    failures: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -143,7 +146,8 @@ def read_run(folder: Path) -> Run:
         missing,
         "No architecture was found yet, or none was searched (architecture.json).",
     )
-    lines = read_lines(folder / "search" / "journal.jsonl")
+    searched = RunFolder(folder).winning_search(architecture)
+    lines = read_lines(searched / "journal.jsonl")
     if not lines:
         missing.append("There is no search journal (search/journal.jsonl), so no search curves and no candidates.")
     comparison = read_object(folder / "comparison.json", missing, _UNFINISHED)
@@ -164,11 +168,12 @@ def read_run(folder: Path) -> Run:
         architecture=architecture,
         epochs=[line for line in lines if line.get("kind") == "epoch"],
         candidates=[line for line in lines if line.get("kind") == "candidate"],
-        pareto=read_object(folder / "search" / "pareto.json"),
+        pareto=read_object(searched / "pareto.json"),
         audit=read_object(folder / "audit" / "audit.json"),
         models=models,
         verdict=verdict if isinstance(verdict, dict) else {},
         missing=missing,
+        failures=_failures(folder / "failures.json"),
     )
 
 
@@ -176,6 +181,16 @@ _UNFINISHED = (
     "The run is not finished: there is no comparison.json, so no verdict and no intervals. "
     "Values are those of the trainings that have been tested so far."
 )
+
+
+def _failures(path: Path) -> list[dict[str, str]]:
+    """What failed in the run, as texts."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    rows = found if isinstance(found, list) else []
+    return [{key: str(row.get(key, "")) for key in ("job", "message", "log")} for row in rows if isinstance(row, dict)]
 
 
 def _seed_runs(folder: Path) -> list[SeedRun]:

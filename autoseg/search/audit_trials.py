@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from autoseg.durations import format_duration
 from autoseg.errors import Problem, UserError
 from autoseg.runfolder import Journal
+from autoseg.search.control import uniform_draws
 from autoseg.search.objective import CostMeter
 from autoseg.search.supernet import PathSupernet
 from autoseg.search.task import SearchTask
 from autoseg.search.trials import TrialProgress, state_file, train_candidate
-from autoseg.spaces.base import Choices, decisions, plain
+from autoseg.spaces.base import Choices, decisions
 from autoseg.train.compute import seed_everything
 
 _SCORE_SEED = 1 << 22
@@ -31,11 +31,9 @@ def draw(task: SearchTask, count: int) -> list[Choices]:
     Raises:
         UserError: Fewer than two were found.
     """
-    rng, meter = random.Random(task.seed), CostMeter(task)
-    values = decisions(task.build_space())
+    meter, draws = CostMeter(task), uniform_draws(decisions(task.build_space()), task.seed)
     codes, found = set[str](), list[Choices]()
-    for _ in range(_TRIES * count):
-        choices = plain({label: rng.choice(options) for label, options in values.items()})
+    for choices in islice(draws, _TRIES * count):
         code = task.architecture(choices).code  # choices may differ in what the network does not have
         if code not in codes and meter.admits(choices):
             found.append(choices)
@@ -89,7 +87,7 @@ def measure(
     for number in range(done, len(paths)):
         choices = paths[number]
         seed_everything(task.seed, _SCORE_SEED, number)  # a path may draw random numbers of its own
-        score, began = supernet.score(choices), time.monotonic()
+        score = supernet.score(choices)
         shown = _AuditProgress(task.progress, number, f"architecture {number + 1} of {len(paths)}")
         trained = train_candidate(task, number, choices, epochs=epochs, seconds=seconds, progress=shown)
         journal.append(
@@ -101,7 +99,7 @@ def measure(
                 "supernet": score,
                 "alone": trained["miou"],
                 "params": CostMeter(task).of(choices).params,
-                "train_seconds": round(time.monotonic() - began + trained["earlier"], 2),
+                "train_seconds": round(trained["seconds"], 2),
                 "note": trained["note"],
             }
         )

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from autoseg.errors import Problem, UserError
 from autoseg.search.architecture import Architecture
 from autoseg.search.objective import Objective
-from autoseg.spaces.base import decisions, plain
+from autoseg.spaces.base import Choices, decisions, plain
 from autoseg.train.cost import measure
 
 _TRIES = 200
+
+
+def uniform_draws(values: Mapping[str, Sequence[Any]], seed: int) -> Iterator[Choices]:
+    """Points of a space without end, every decision drawn uniformly; the same may come again.
+
+    Args:
+        values: ``{label: [value, ...]}`` as :func:`autoseg.spaces.base.decisions` lists them.
+        seed: The same seed draws the same points.
+
+    Example:
+        >>> next(uniform_draws({"op": ["conv3"], "in": [[0], [1]]}, seed=0))
+        {'op': 'conv3', 'in': [1]}
+    """
+    rng = random.Random(seed)
+    while True:
+        yield plain({label: rng.choice(options) for label, options in values.items()})
 
 
 def random_architecture(
@@ -49,11 +67,9 @@ def random_architecture(
         >>> random_architecture("ednas", options, EdNas(1, 2, **options), seed=0).code
         'E=[(1,1,0,2)] D=[(0,4)]'
     """
-    rng, values = random.Random(seed), decisions(instance)
     limits = objective or Objective()
     nearest: list[tuple[int, str]] = []
-    for _ in range(_TRIES):
-        choices = plain({label: rng.choice(options) for label, options in values.items()})
+    for choices in islice(uniform_draws(decisions(instance), seed), _TRIES):
         drawn = Architecture(space, dict(kwargs), choices)
         if not limits.limited:
             return drawn

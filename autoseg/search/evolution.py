@@ -15,7 +15,8 @@ from autoseg.spaces.base import Choices
 class Evolution(MultiTrial):
     """Regularised evolution (NNI RegularizedEvolution), every candidate trained from scratch.
 
-    The first population holds the named points of the space, and random architectures beside them.
+    The first population holds the named points of the space, and random architectures beside them. With several
+    candidates at a time, children come from what is known by then, of at least one tournament.
 
     Args:
         trials: Candidates to train.
@@ -70,11 +71,17 @@ class Evolution(MultiTrial):
 
 
 class EvolutionFrom(RegularizedEvolution):
-    """NNI's evolution whose first individuals are given."""
+    """NNI's evolution whose first individuals are given, and which holds no tournament without contestants."""
 
     def __init__(self, named: list[Choices], **options: Any) -> None:
         super().__init__(**options)
         self._named = list(named)
+
+    def new_individual(self) -> Any:
+        """A child, as soon as there are enough to draw its parent from."""
+        while self._running_models and len(self._population) < self.sample_size:
+            self.engine.wait_models(self._running_models[0])
+        return super().new_individual()
 
     def random(self) -> Any:
         """The next given individual, then random ones."""

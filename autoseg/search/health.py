@@ -93,6 +93,31 @@ def row(distribution: Distribution, before: Mapping[str, Any] | None, space: Any
     }
 
 
+def still_undecided(rows: Sequence[Mapping[str, Any]], who: str) -> list[str]:
+    """What the user must know about a strategy that learned from candidates trained one by one.
+
+    Args:
+        rows: Its journal rows with ``entropy``.
+        who: What learned.
+
+    Returns:
+        A sentence when it has hardly learned, else none.
+
+    Example:
+        >>> still_undecided([{"entropy": 0.97}, {"entropy": 0.5}], "the policy")
+        []
+        >>> still_undecided([{"entropy": 0.97}], "the policy")[0][:82]
+        'The search has not converged: the policy is still undecided (entropy 0.97 of 1), a'
+    """
+    entropies = [row["entropy"] for row in rows if row["entropy"] is not None]
+    if not entropies or entropies[-1] <= UNDECIDED:
+        return []
+    return [
+        f"The search has not converged: {_undecided(who, entropies[-1])}, and its proposals were hardly better than "
+        "random ones; more trials would give it a chance."
+    ]
+
+
 def diagnosis(rows: Sequence[Mapping[str, Any]], chosen: Choices, space: Any) -> list[str]:
     """What the user must know about a search that has ended.
 
@@ -115,7 +140,7 @@ def diagnosis(rows: Sequence[Mapping[str, Any]], chosen: Choices, space: Any) ->
         steady = [r["stability"] for r in late if r.get("stability") is not None]
         reasons = []
         if last > UNDECIDED:
-            reasons.append(f"it is still undecided (entropy {last:.2f} of 1)")
+            reasons.append(_undecided("it", last))
         if steady and sum(steady) / len(steady) < UNSTEADY:
             changed = 1 - sum(steady) / len(steady)
             reasons.append(f"in its last quarter {100 * changed:.0f} % of the decisions still changed in each epoch")
@@ -131,6 +156,10 @@ def diagnosis(rows: Sequence[Mapping[str, Any]], chosen: Choices, space: Any) ->
             f"The search has collapsed: {100 * passing:.0f} % of the chosen operations only pass their input on."
         )
     return notes
+
+
+def _undecided(who: str, share: float) -> str:
+    return f"{who} is still undecided (entropy {share:.2f} of 1)"
 
 
 def _rounded(value: float | None) -> float | None:

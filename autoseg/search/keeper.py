@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -94,20 +95,20 @@ class SearchKeeper(Callback):
         distribution = pl_module.distribution()
         finite = [float(x) for x in self._losses if bool(torch.isfinite(x))]
         rewards = pl_module.rewards
-        self.journal.append(
-            {
-                "kind": "epoch",
-                "epoch": epoch,
-                "phase": "warmup" if epoch < pl_module.warmup_epochs else self.phase,
-                "seconds": round(self.watch.wall, 3),
-                "cpu_seconds": round(self.watch.cpu, 3),
-                "loss": sum(finite) / len(finite) if finite else None,
-                "reward": sum(rewards) / len(rewards) if rewards else None,
-                "best": max(rewards, default=None),
-                "median": statistics.median(rewards) if rewards else None,
-                **health.row(distribution, self._before, pl_module.training_module.model),
-            }
-        )
+        row = {
+            "kind": "epoch",
+            "epoch": epoch,
+            "phase": "warmup" if epoch < pl_module.warmup_epochs else self.phase,
+            "seconds": round(self.watch.wall, 3),
+            "cpu_seconds": round(self.watch.cpu, 3),
+            "loss": sum(finite) / len(finite) if finite else None,
+            "reward": sum(rewards) / len(rewards) if rewards else None,
+            "best": max(rewards, default=None),
+            "median": statistics.median(rewards) if rewards else None,
+            **health.row(distribution, self._before, pl_module.training_module.model),
+        }
+        self.journal.append(row)
+        self.progress.figures(self.phase, _figures(row, distribution))
         self._before = health.most_probable(distribution)
         if not pl_module.complete:
             return
@@ -126,3 +127,11 @@ class SearchKeeper(Callback):
                 "most_probable": self._before,
             },
         )
+
+
+def _figures(row: dict[str, Any], distribution: health.Distribution) -> dict[str, float]:
+    """A journal row as figures: the reward, loss and health, and how probable the most probable values are."""
+    told = {"default": row["reward"] or 0.0, **{name: row[name] for name in ("loss", "entropy", "stability")}}
+    for label, value in health.most_probable(distribution).items():
+        told[f"p({label}={value})"] = distribution[label][value]
+    return {name: float(value) for name, value in told.items() if value is not None and math.isfinite(value)}

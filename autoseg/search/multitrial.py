@@ -1,20 +1,18 @@
 """What all multi-trial strategies share: NNI's strategy proposes, every candidate is trained by itself.
 
 A strategy is a small subclass of :class:`MultiTrial` that makes one of NNI's strategies; everything else,
-such as limits, resuming, budgets and the journal, happens here and in :mod:`autoseg.search.trial_ledger`.
+such as several candidates at a time, limits, resuming, budgets and the journal, happens here, in
+:mod:`autoseg.search.engine` and in :mod:`autoseg.search.trial_ledger`.
 """
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-import nni
-from nni.nas.evaluator import Evaluator
-from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy.base import Strategy
@@ -22,6 +20,7 @@ from nni.nas.strategy.base import Strategy
 from autoseg.errors import Problem, raise_if
 from autoseg.runfolder import write_json
 from autoseg.search import health
+from autoseg.search.engine import LedgerEngine
 from autoseg.search.objective import pareto_json
 from autoseg.search.task import SearchResult, SearchTask
 from autoseg.search.trial_ledger import TrialLedger
@@ -107,18 +106,19 @@ class MultiTrial(ABC):
 
         Returns:
             The best architecture and all trained candidates. With a length in epochs it does not depend on
-            interruptions.
+            interruptions, nor on how fast candidates are trained that the task's bench trains side by side.
 
         Raises:
             UserError: No architecture keeps the limits, the journal is damaged or of another search, or the
                 data is unusable.
+            AutosegError: The trainings of all candidates have failed.
         """
         task.compute.prepare()
         named = list(named_points(task.space_class, task.kwargs).values())
         space = task.build_space()
         values = decisions(space)
         ledger = TrialLedger(task, self.trials, self.epochs, named, self.patience)
-        candidates = SimplifiedModelSpace.from_model(space, LedgerEvaluator(ledger))
+        candidates = SimplifiedModelSpace.from_model(space)
         del space  # the supernet; NNI keeps its decisions
         engine = LedgerEngine(ledger)
         task.progress.begin("search", self.trials, "trials")
@@ -132,6 +132,7 @@ class MultiTrial(ABC):
                     if engine.budget_available():
                         engine.submit_models(candidates.freeze(point))
             strategy.run()
+            engine.wait_models()
         found = ledger.candidates()
         task.progress.end("search", f"{len(found)} trials, best mIoU {found[0].miou:.3f}")
         write_json(task.folder / "pareto.json", pareto_json(task, found))
@@ -142,44 +143,6 @@ class MultiTrial(ABC):
     def notes(self, rows: list[dict[str, Any]]) -> list[str]:
         """What a strategy itself wants to tell about its journal rows; nothing by default."""
         return []
-
-
-class Ledger(Protocol):
-    """Answers the proposals of NNI's strategies."""
-
-    @property
-    def open(self) -> bool:
-        """Whether another proposal is wanted."""
-
-    def score(self, sample: Mapping[Any, Any]) -> float:
-        """The metric of a proposal, given its choices as NNI has them; the higher, the better."""
-
-
-class LedgerEvaluator(Evaluator):
-    """Hands the choices of a model to the ledger instead of building the model."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-
-    def evaluate(self, model: Any) -> None:
-        """Score a frozen model and report the result to NNI."""
-        nni.report_final_result(self.ledger.score(model.sample))
-
-    def _execute(self, model: Any) -> None:
-        """NNI's hook for evaluators that do not want the built network."""
-        self.evaluate(model)
-
-
-class LedgerEngine(SequentialExecutionEngine):
-    """NNI's engine of this process, whose budget is what the ledger says."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        super().__init__()
-        self.ledger = ledger
-
-    def budget_available(self) -> bool:
-        """Whether strategies shall go on proposing."""
-        return self.ledger.open
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from tianshou.policy import PPOPolicy
 from autoseg.search.batches import TaggedBatches
 from autoseg.search.health import Distribution
 from autoseg.spaces.base import Choices, plain
+from autoseg.train.distributed import agreed, confirm
 
 
 class FullPrecisionPpo(PPOPolicy):
@@ -120,6 +121,12 @@ class EnasModule(EnasLightningModule):
         finally:
             self._trajectory_counter = counter
 
+    def resample(self) -> Any:
+        """A path of the controller; all ranks draw the same, as their controllers and generators are the same."""
+        sample = super().resample()
+        confirm(self.training_module.compute, "the path", sorted(plain(sample).items()))
+        return sample
+
     def _reward(self, batch: Any, batch_idx: int) -> torch.Tensor | None:
         """Score a path of the controller; update the controller when enough have been scored."""
         if self.trainer.current_epoch < self.warmup_epochs:
@@ -127,7 +134,7 @@ class EnasModule(EnasLightningModule):
         self.policy.train()
         choices = plain(self.resample())
         value = 0.0
-        if self.admits(choices):
+        if agreed(self.training_module.compute, lambda: self.admits(choices)):
             value = float(self.training_module.validation_step(batch, batch_idx))
         self._replay_buffer.update(self.generator.send_reward(value))
         self._trajectory_counter += 1

@@ -40,6 +40,7 @@ from torch import nn
 
 from autoseg.search.health import Distribution, most_probable
 from autoseg.spaces.base import Choices, plain
+from autoseg.train.distributed import confirm
 
 
 class GradientModule(DartsLightningModule):
@@ -78,6 +79,12 @@ class GradientModule(DartsLightningModule):
         if self.trainer.is_last_batch:
             self.rewards.append(float(self.training_module.validation_step(batch["val"], batch_idx)))
         return loss
+
+    def resample(self) -> Any:
+        """Draw the path of the next step, where one is drawn; all ranks draw the same."""
+        sample = super().resample()
+        confirm(self.training_module.compute, "the path", sorted(sample.items()))
+        return sample
 
     def _learn_architecture(self, learn: bool) -> None:
         optimiser: Any = self.architecture_optimizers()

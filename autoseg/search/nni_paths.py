@@ -19,6 +19,7 @@ from autoseg.search.batches import TaggedBatches
 from autoseg.search.health import Distribution
 from autoseg.search.supernet import select
 from autoseg.spaces.base import Choices, decisions
+from autoseg.train.distributed import agreed, confirm
 
 
 class Chooser(Protocol):
@@ -154,20 +155,26 @@ class PathModule(BaseOneShotLightningModule):
         """
         batch, purpose = packed
         if purpose == "train":
-            select(self, self.chooser.draw())
+            select(self, self._drawn())
             loss = self.training_module.training_step(batch, batch_idx)
             self.advance_optimization(loss, batch_idx)
             return loss
         if self.trainer.current_epoch < self.warmup_epochs:
             return None
-        choices = self.chooser.draw()
+        choices = self._drawn()
         value = 0.0
-        if self._admits(choices):
+        if agreed(self.training_module.compute, lambda: self._admits(choices)):
             select(self, choices)
             value = float(self.training_module.validation_step(batch, batch_idx))
         self.chooser.reward(choices, value)
         self.rewards.append(value)
         return torch.tensor(value)
+
+    def _drawn(self) -> Choices:
+        """A path that all ranks have drawn: their generators and what they have learned are the same."""
+        choices = self.chooser.draw()
+        confirm(self.training_module.compute, "the path", sorted(choices.items()))
+        return choices
 
     def draw(self, greedy: bool = False) -> Choices:
         """A path of the chooser."""

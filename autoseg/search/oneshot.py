@@ -36,9 +36,11 @@ from autoseg.search.supernet import PathSupernet, use_batch_statistics
 from autoseg.search.task import Candidate, SearchResult, SearchTask
 from autoseg.spaces.base import decisions
 from autoseg.statefile import load_tree
-from autoseg.train.clock import Clock, Stopwatch
+from autoseg.train.clock import Stopwatch
 from autoseg.train.compute import Compute, seed_everything
+from autoseg.train.distributed import agreed, check_batch
 from autoseg.train.fit import EpochSeed, make_trainer, quiet_lightning
+from autoseg.train.instep import make_clock
 from autoseg.train.module import Optimisation, SegmentationModule
 from autoseg.train.recipe import Recipe
 from autoseg.train.trainer import train_loader
@@ -166,14 +168,7 @@ class OneShot(ABC):
         last = journal.rows[-1] if journal.rows else {}
         watch = Stopwatch(max(state["wall"], last.get("seconds", 0.0)), max(state["cpu"], last.get("cpu_seconds", 0.0)))
         meter = CostMeter(task)
-        pool = Pool.read(task.folder)
-        if pool is None:
-            engine = self._train("search", task, journal, watch, meter)
-            seed_everything(task.seed, POOL_SEED)
-            pool = self.draw_pool(task, engine, meter, watch)
-            pool.write(task.folder)
-        if self.tuning:
-            self._train("tuning", task, journal, watch, meter, pool)
+        pool = self._learn(task, journal, watch, meter)
         supernet = PathSupernet(task, load_tree(state_file)["weights"])
         candidates = self.explore(task, supernet, pool, journal, watch, meter)
         if not candidates:
@@ -191,6 +186,32 @@ class OneShot(ABC):
             )
         notes += health.diagnosis(learning, best.choices, task.space_class)
         return SearchResult(task.architecture(best.choices), candidates, rows, watch.wall, notes)
+
+    def take_part(self, task: SearchTask) -> None:
+        """What the other ranks do while rank 0 searches: train the supernet with it.
+
+        Args:
+            task: The search, with the rank in its ``compute``; nothing is written into its folder.
+        """
+        self._learn(task, _Unwritten(task.folder / "none"), Stopwatch(), CostMeter(task))
+
+    def _learn(self, task: SearchTask, journal: Journal, watch: Stopwatch, meter: CostMeter) -> Pool:
+        """Train the supernet and draw the pool, as far as that has not been done."""
+        compute = task.compute
+        check_batch(compute, task.recipe.batch)
+        pool = agreed(compute, lambda: Pool.read(task.folder))
+        if pool is None:
+            engine = self._train("search", task, journal, watch, meter)
+            pool = agreed(compute, lambda: self._drawn_pool(task, engine, meter, watch))
+        if self.tuning:
+            self._train("tuning", task, journal, watch, meter, pool)
+        return pool
+
+    def _drawn_pool(self, task: SearchTask, engine: Any, meter: CostMeter, watch: Stopwatch) -> Pool:
+        seed_everything(task.seed, POOL_SEED)
+        pool = self.draw_pool(task, engine, meter, watch)
+        pool.write(task.folder)
+        return pool
 
     def draw_pool(self, task: SearchTask, engine: Any, meter: CostMeter, watch: Stopwatch) -> Pool:
         """The candidates: the most probable architecture, the named ones, and samples of what was learned.
@@ -246,7 +267,7 @@ class OneShot(ABC):
     ) -> Any:
         """Train the supernet in one phase, from the state on disk where there is one; returns NNI's module."""
         state_file = task.folder / STATE
-        saved = load_tree(state_file) if state_file.exists() else None
+        saved = agreed(task.compute, lambda: load_tree(state_file) if state_file.exists() else None)
         state = saved if saved and saved["phase"] == phase else None
         inherited = saved if saved and saved["phase"] != phase else None
         if state:
@@ -254,7 +275,8 @@ class OneShot(ABC):
         else:
             first = int(inherited["epoch"]) + 1 if inherited else 0
         epochs, seconds = self._length(phase, task)
-        clock = Clock(epochs=epochs, seconds=seconds, spent=state["spent"] if state else 0.0, first_epoch=first)
+        spent = state["spent"] if state else 0.0
+        clock = make_clock(task.compute, epochs=epochs, seconds=seconds, spent=spent, first_epoch=first)
         start = int(state["epoch"]) + 1 if state else first
         end = None if epochs is None else first + epochs
 
@@ -269,12 +291,14 @@ class OneShot(ABC):
             learning = self.learning_batches(task, task.recipe.patch_side(divisor), train)
         else:
             strategy, warmup, learning = PathStrategy(lambda space: FromPool(pool.paths)), 0.0, []
+        compute = _compute(task)
         module = SegmentationModule(
-            task.recipe.build_loss(), task.info.num_classes, self.optimisation(task.recipe), clock
+            task.recipe.build_loss(), task.info.num_classes, self.optimisation(task.recipe), clock, compute
         )
-        keeper = SearchKeeper(phase, clock, warmup, journal, state_file, state, watch, task.progress)
+        make_keeper = SearchKeeper if compute.rank == 0 else _SilentKeeper
+        keeper = make_keeper(phase, clock, warmup, journal, state_file, state, watch, task.progress)
         loaders = [loader for loader in (train, learning) if hasattr(loader, "set_epoch")]
-        trainer = make_trainer(_compute(task), [EpochSeed(task.seed, *loaders), keeper], end, start)
+        trainer = make_trainer(compute, [EpochSeed(task.seed, *loaders), keeper], end, start)
         evaluator = Lightning(module, trainer, train_dataloaders=train, val_dataloaders=learning)
         strategy.initialize(RawFormatModelSpace(network, evaluator), SequentialExecutionEngine())
         self.prepare(network)
@@ -298,3 +322,18 @@ class OneShot(ABC):
 def _compute(task: SearchTask) -> Compute:
     """The device and precision; NNI's engines step by hand, which half precision's scaling does not survive."""
     return replace(task.compute, precision="32") if task.compute.precision == "16" else task.compute
+
+
+class _Unwritten(Journal):
+    """The journal of a rank that writes nothing."""
+
+    def append(self, row: dict[str, Any]) -> bool:
+        """Rank 0 does."""
+        return False
+
+
+class _SilentKeeper(SearchKeeper):
+    """That of the other ranks: it ends warm-up and search as rank 0's does, and writes nothing."""
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Rank 0 writes journal and state."""

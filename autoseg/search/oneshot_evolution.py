@@ -15,8 +15,9 @@ from nni.nas.space import SimplifiedModelSpace
 from autoseg.runfolder import Journal
 from autoseg.search.batches import WATCHED, RewardBatches
 from autoseg.search.candidates import Pool, late, score_one
+from autoseg.search.engine import Answer, LedgerEngine
 from autoseg.search.evolution import EvolutionFrom
-from autoseg.search.multitrial import LedgerEngine, LedgerEvaluator, quiet_nni
+from autoseg.search.multitrial import quiet_nni
 from autoseg.search.nni_paths import PathStrategy
 from autoseg.search.objective import CostMeter
 from autoseg.search.oneshot import OneShot
@@ -107,7 +108,7 @@ class OneShotEvolution(OneShot):
         """Let the evolution propose and the supernet score."""
         space = task.build_space()
         scores = _Scores(self.evaluations, task, supernet, journal, watch, meter)
-        models = SimplifiedModelSpace.from_model(space, LedgerEvaluator(scores))
+        models = SimplifiedModelSpace.from_model(space)
         evolution = EvolutionFrom(
             scores.named,
             population_size=max(self.population, len(scores.named)),
@@ -131,6 +132,8 @@ class OneShotEvolution(OneShot):
 class _Scores:
     """Answers the proposals of the evolution, each once, until there are enough or the time is over."""
 
+    concurrency = 1
+
     def __init__(
         self,
         evaluations: int,
@@ -151,6 +154,10 @@ class _Scores:
         """Whether another proposal is wanted."""
         ended = late(self.task, self.watch) and (bool(self.found) or self._idle > _LATE_PATIENCE)
         return len(self.found) < self.evaluations and self._idle < _PATIENCE and not ended
+
+    def begin(self, sample: Any) -> Answer:
+        """A proposal is scored when its metric is asked for."""
+        return Answer(True, lambda: self.score(sample))
 
     def score(self, sample: Any) -> float:
         """The validation mIoU of a proposal; 0, the worst, when it is not within the limits."""

@@ -9,7 +9,8 @@ from nni.nas.strategy import PolicyBasedRL
 from nni.nas.strategy._rl_impl import TuningTrajectoryGenerator
 from nni.nas.strategy.base import Strategy
 
-from autoseg.search.health import UNDECIDED, Distribution
+from autoseg.search import health
+from autoseg.search.health import Distribution
 from autoseg.search.multitrial import MultiTrial
 from autoseg.search.nni_enas import distribution_of, ppo
 from autoseg.search.task import SearchTask
@@ -26,7 +27,8 @@ class PolicyRl(MultiTrial):
     Args:
         trials: Candidates to train.
         epochs: Epochs of each training; ignored when the task has a budget in seconds.
-        per_update: Proposals per update of the policy (NNI: 20).
+        per_update: Proposals per update of the policy (NNI: 20). They do not depend on each other, so that up
+            to so many are trained side by side; how many are makes no difference to the search.
         passes: Passes over these proposals in an update (NNI: 25).
         lr: Learning rate of the policy (ED-NAS: 0.0035).
         entropy: Weight of the policy's entropy bonus.
@@ -73,17 +75,19 @@ class PolicyRl(MultiTrial):
 
     def notes(self, rows: list[dict[str, Any]]) -> list[str]:
         """Say so when the policy has hardly learned."""
-        entropies = [row["entropy"] for row in rows if row["entropy"] is not None]
-        if not entropies or entropies[-1] <= UNDECIDED:
-            return []
-        return [
-            f"The policy is still undecided (entropy {entropies[-1]:.2f} of 1): the search has not converged and "
-            "was hardly better directed than a random one; more trials would give it a chance."
-        ]
+        return health.still_undecided(rows, "the policy")
 
 
 class _ReadablePolicy(PolicyBasedRL):
-    """NNI's strategy that can say what it has learned."""
+    """NNI's strategy that can say what it has learned, and learns from its own proposals only.
+
+    All proposals between two updates come from the same policy: the last is answered before the next is made.
+    """
+
+    def _harvest_running_models(self) -> bool:
+        if (self._trajectory_count + len(self._running_models)) % self.samples_per_update == 0:
+            self.engine.wait_models(*[model for model, _ in self._running_models])
+        return bool(super()._harvest_running_models())
 
     def distribution(self) -> Distribution:
         """Probabilities of all values of every decision, along the most probable path."""

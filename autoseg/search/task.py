@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from autoseg.data.base import DatasetInfo, Split
     from autoseg.data.batches import Normalisation
+    from autoseg.search.trials import Bench
     from autoseg.train.compute import Compute
     from autoseg.train.recipe import Recipe
 
@@ -40,6 +41,8 @@ class SearchTask:
         progress: Shows the progress.
         objective: Hard limits on the final network.
         final_kwargs: Options of the space that differ in the final network, as deeper or wider.
+        bench: Trains the candidates of a multi-trial search, several at a time; None for this process, one by
+            one.
     """
 
     space: str
@@ -57,6 +60,7 @@ class SearchTask:
     progress: Progress = field(default_factory=Progress)
     objective: Objective = field(default_factory=Objective)
     final_kwargs: dict[str, Any] = field(default_factory=dict)
+    bench: Bench | None = None
 
     def build_space(self) -> ModelSpace:
         """A fresh, unfrozen space."""

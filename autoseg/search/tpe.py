@@ -63,6 +63,8 @@ class _CuredTpe(TPE):
     2. It cannot describe input choices to its tuner: here they are choices between one-element lists.
     3. It sleeps a second after every candidate.
     4. It cannot be given candidates to begin with: named points are imported into the tuner's history.
+    5. It takes candidates in training for the best of all, and would propose more of the same beside them; here
+       they count as the worst so far.
     """
 
     def __init__(self, named: list[Choices], values: dict[str, list[Any]], **options: Any) -> None:
@@ -74,23 +76,21 @@ class _CuredTpe(TPE):
         self.tuner.update_search_space(space)
         while self.wait_for_resource():
             number = self._model_count
-            if number < len(self._named):
-                self.tuner.import_data([{"parameter": self._named[number], "value": self._submit(self._named[number])}])
-                continue
             try:
-                self._submit(self.tuner.generate_parameters(number))
+                named = number < len(self._named)
+                model = self.model_space.freeze(
+                    self._named[number] if named else self.tuner.generate_parameters(number)
+                )
             except nni.NoMoreTrialError:  # the space is exhausted
                 return
-
-    def _submit(self, choices: Choices) -> Any:
-        """Have a candidate scored; returns its metric."""
-        model = self.model_space.freeze(choices)
-        self._model_to_id[model] = self._model_count
-        self._model_count += 1
-        self.engine.submit_models(model)
-        return model.metric
+            self._model_to_id[model] = number
+            self._model_count += 1
+            self.engine.submit_models(model)
 
     def on_metric(self, event: Any) -> None:
         """Tell the tuner about what it proposed; named points are imported instead."""
-        if self._model_to_id[event.model] >= len(self._named):
+        number = self._model_to_id[event.model]
+        if number >= len(self._named):
             super().on_metric(event)
+        else:
+            self.tuner.import_data([{"parameter": self._named[number], "value": event.metric}])

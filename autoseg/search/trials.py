@@ -1,23 +1,25 @@
 """One candidate of a multi-trial search: trained from scratch by itself, and its score.
 
 A trial is a function of (task, number, choices) with a result of plain values, so that it can as well run in
-a process of its own.
+a process or on a machine of its own. Its last act is to write the result into ``trials/`` of the search's
+folder, and a trial whose result is there is not trained again.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 import numpy as np
 import torch
 
 from autoseg.progress import Progress
+from autoseg.runfolder import read_json, write_json
 from autoseg.search.task import SearchTask
 from autoseg.spaces.base import Choices
 from autoseg.train.compute import seed_everything
@@ -29,19 +31,101 @@ class TrialResult(TypedDict):
     """The outcome of a trial, JSON-able.
 
     Attributes:
-        miou: Best validation mIoU of the training, 0..1; 0 when it diverged.
-        earlier: Seconds of the training that were spent before this process, by a trial that was cut.
+        miou: Best validation mIoU of the training, 0..1; 0 when there is none.
+        seconds: Wall-clock seconds of the training, those before an interruption included.
+        cpu_seconds: CPU seconds of the process that finished it, all threads.
         note: Why there is no score; empty when there is one.
     """
 
     miou: float
-    earlier: float
+    seconds: float
+    cpu_seconds: float
     note: str
+
+
+class Bench(Protocol):
+    """Trains the candidates of a search, several at a time.
+
+    Attributes:
+        concurrency: How many at a time. What a search proposes depends on this number, never on timing.
+    """
+
+    concurrency: int
+
+    def begin(
+        self, number: int, choices: Choices, *, code: str, epochs: int | None, seconds: float | None
+    ) -> Callable[[], TrialResult]:
+        """Start a training.
+
+        Args:
+            number: Number of the candidate in the search, from 0.
+            choices: The candidate.
+            code: The same, for people.
+            epochs: Length in epochs, or None.
+            seconds: Length in seconds, or None.
+
+        Returns:
+            Waits for the result. It raises a UserError where the user can mend something, and another
+            :class:`~autoseg.errors.AutosegError` when this one training has failed.
+        """
+
+
+class InProcessBench:
+    """Trains in this process, one candidate at a time, when its result is asked for.
+
+    Args:
+        task: The search.
+        shown: Gives the progress of the next training.
+    """
+
+    concurrency = 1
+
+    def __init__(self, task: SearchTask, shown: Callable[[], Progress]) -> None:
+        self.task, self.shown = task, shown
+
+    def begin(
+        self, number: int, choices: Choices, *, code: str, epochs: int | None, seconds: float | None
+    ) -> Callable[[], TrialResult]:
+        """See :meth:`Bench.begin`; the returned function trains."""
+        del code  # for people who look on
+        return lambda: train_candidate(
+            self.task, number, choices, epochs=epochs, seconds=seconds, progress=self.shown()
+        )
 
 
 def state_file(task: SearchTask, number: int) -> Path:
     """Where the training of a candidate keeps its state until the candidate is in the journal."""
     return task.folder / f"trial-{number}.safetensors"
+
+
+def result_file(folder: Path, number: int) -> Path:
+    """Where the result of a candidate is: what :func:`train_candidate` returns, its choices and its ``curve``.
+
+    Args:
+        folder: The folder of the search.
+        number: Number of the candidate.
+    """
+    return folder / "trials" / f"{number}.json"
+
+
+def read_result(folder: Path, number: int, choices: Choices) -> TrialResult | None:
+    """The result of a candidate that has been trained; None when it has not, or was another one.
+
+    Args:
+        folder: The folder of the search.
+        number: Number of the candidate.
+        choices: The candidate.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = result_file(folder, number)
+    found = read_json(path) if path.exists() else {}
+    if found.get("choices") != choices:
+        return None
+    return TrialResult(
+        miou=found["miou"], seconds=found["seconds"], cpu_seconds=found["cpu_seconds"], note=found["note"]
+    )
 
 
 def train_candidate(
@@ -60,16 +144,20 @@ def train_candidate(
 
     Args:
         task: Space, data and protocol, of which the length is replaced.
-        number: Number of the candidate in the search, from 0; it names the state file.
+        number: Number of the candidate in the search, from 0; it names the files of state and result.
         choices: The candidate.
         epochs: Length of the training in epochs, or None when ``seconds`` is given.
         seconds: Length of the training in seconds.
-        progress: Shows the progress of the training.
+        progress: Shows the progress of the training; by default that of the task.
 
     Raises:
-        UserError: The data or the state file is unusable.
+        UserError: The data, the state file or the result file is unusable.
     """
-    began, file = time.monotonic(), state_file(task, number)
+    found = read_result(task.folder, number, choices)
+    if found is not None:
+        return found
+    began, cpu = time.monotonic(), time.process_time()
+    curve: list[dict[str, float]] = []
     seed_everything(task.seed)
     network = task.architecture(choices).build(task.info.channels, task.info.num_classes)
     try:
@@ -82,14 +170,19 @@ def train_candidate(
             recipe=replace(task.recipe, epochs=epochs, seconds=seconds),
             seed=task.seed,
             compute=task.compute,
-            state_file=file,
-            progress=progress,
+            state_file=state_file(task, number),
+            progress=progress or task.progress,
             label=f"candidate {number + 1}",
         )
+        score, note, length, curve = trained.best_miou, "", trained.seconds, trained.curve
     except TrainingDiverged as error:
-        return TrialResult(miou=0.0, earlier=0.0, note=f"the training diverged: {error}")
-    earlier = max(0.0, trained.seconds - (time.monotonic() - began))
-    return TrialResult(miou=trained.best_miou, earlier=earlier, note="")
+        score, note, length = 0.0, f"the training diverged: {error}", time.monotonic() - began
+    result = TrialResult(
+        miou=score, seconds=round(length, 3), cpu_seconds=round(time.process_time() - cpu, 3), note=note
+    )
+    told = {"number": number, "choices": choices, "code": task.architecture(choices).code}
+    write_json(result_file(task.folder, number), {**told, **result, "curve": curve})
+    return result
 
 
 class TrialProgress(Progress):
@@ -124,6 +217,10 @@ class TrialProgress(Progress):
 
     def end(self, label: str, text: str = "") -> None:
         """Nothing: the search says itself how the trial ended."""
+
+    def figures(self, label: str, values: dict[str, float]) -> None:
+        """Pass on the figures of the training."""
+        self.outer.figures(label, values)
 
 
 @contextmanager

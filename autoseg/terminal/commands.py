@@ -15,11 +15,12 @@ import numpy as np
 from autoseg import registry
 from autoseg.audit import audit
 from autoseg.comparison import compare
+from autoseg.conduct import all_done
 from autoseg.config import load_config
 from autoseg.data.images import read_image
 from autoseg.durations import parse_duration
 from autoseg.errors import Interrupted, Problem, UserError, raise_if
-from autoseg.experiment import claimed, jobs_of, run
+from autoseg.experiment import claimed, run
 from autoseg.jobs import train_and_test
 from autoseg.plan import Plan, infer_recipe
 from autoseg.predict.segmenter import find_model, load
@@ -70,6 +71,8 @@ def run_experiment(
     if finished:
         print(comparison_table(finished.comparison))
         _say(f"\nreport: {finished.folder / 'report.html'}")
+        if (finished.folder / "nni").exists():
+            _say(f"web page of the trials again: {shlex.join(['autoseg', 'ui', str(finished.folder)])}")
 
 
 def check_target(target: Path, overrides: list[str]) -> None:
@@ -96,7 +99,7 @@ def write_report_again(path: Path) -> Path:
         data = None
     if folder.plan.exists():
         plan = Plan.from_json(read_json(folder.plan))
-        if all(job.done(folder) for job in jobs_of(plan)):
+        if all_done(folder, plan) or folder.comparison.exists():
             write_json(folder.comparison, compare(folder, plan.models, plan.seeds))
     return write_report(path, data)
 

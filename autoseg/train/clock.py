@@ -43,6 +43,9 @@ class Clock:
         """Seconds used so far."""
         return self._before + time.monotonic() - self._start
 
+    def agree(self) -> None:
+        """Take the time by which decisions are made; only clocks of several ranks need to be told when."""
+
     @property
     def total(self) -> float:
         """The length, in ``unit``."""

@@ -19,12 +19,15 @@ _LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 @dataclass(frozen=True)
 class Compute:
-    """A device and a precision.
+    """A device and a precision, and how many such devices share a training.
 
     Attributes:
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         precision: ``"32"``, ``"bf16"`` or ``"16"`` (automatic mixed precision, CUDA only).
         threads: CPU threads for torch.
+        devices: Devices that one training may use, from ``device`` on; see :func:`autoseg.train.ranks.several_ranks`.
+        ranks: Processes that train together right now, each on its device; 1 outside of ``several_ranks``.
+        rank: Number of this one, from 0; rank 0 is the one that writes files.
 
     Example:
         >>> Compute.resolve(device="cpu").precision
@@ -34,9 +37,14 @@ class Compute:
     device: str = "cpu"
     precision: str = "32"
     threads: int = 1
+    devices: int = 1
+    ranks: int = 1
+    rank: int = 0
 
     @classmethod
-    def resolve(cls, device: str = "auto", precision: str = "auto", threads: int | None = None) -> Compute:
+    def resolve(
+        cls, device: str = "auto", precision: str = "auto", threads: int | None = None, devices: int = 1
+    ) -> Compute:
         """Replace every ``auto``: CUDA and bfloat16 where there is a GPU, else the CPU and float32.
 
         bfloat16 is not the default on a CPU because it slows down slim networks.
@@ -45,9 +53,10 @@ class Compute:
             device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
             precision: ``"auto"``, ``"32"``, ``"bf16"`` or ``"16"``.
             threads: CPU threads; all cores by default.
+            devices: Devices that one training may use: GPUs from ``device`` on, or processes on a CPU.
 
         Raises:
-            UserError: There is no such device or precision, or this machine does not have it.
+            UserError: There is no such device or precision, or this machine does not have it, or not so many.
         """
         problems = []
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
@@ -67,13 +76,16 @@ class Compute:
                 raise UserError(
                     Problem(f"device {device!r} is not there: {found}", "compute.device", "use auto or cpu")
                 )
+            if number + devices > count:
+                what = f"{devices} devices from {device!r} on are not there: {found}"
+                raise UserError(Problem(what, "compute.devices", f"use {count - number} or fewer"))
         if precision == "auto":
             # Older GPUs emulate bfloat16, which is slower than float32.
             native = device != "cpu" and torch.cuda.is_bf16_supported(including_emulation=False)
             precision = "bf16" if native else "32"
         if precision == "16" and device == "cpu":
             raise UserError(Problem("precision 16 needs a GPU", "compute.precision", "use auto, 32 or bf16"))
-        return cls(device, precision, threads or os.cpu_count() or 1)
+        return cls(device, precision, threads or os.cpu_count() or 1, devices)
 
     @property
     def accelerator(self) -> str:
@@ -81,9 +93,12 @@ class Compute:
         return "cpu" if self.device == "cpu" else "cuda"
 
     @property
-    def devices(self) -> int | list[int]:
-        """Lightning's selection of one device."""
-        return 1 if self.device == "cpu" else [int(self.device.partition(":")[2] or 0)]
+    def lightning_devices(self) -> int | list[int]:
+        """Lightning's selection of the devices of all ranks."""
+        if self.device == "cpu":
+            return self.ranks
+        first = int(self.device.partition(":")[2] or 0) - self.rank
+        return list(range(first, first + self.ranks))
 
     @property
     def lightning_precision(self) -> str:

@@ -11,18 +11,23 @@ from nni.nas.evaluator.pytorch import Trainer
 from pytorch_lightning.callbacks import Callback
 
 from autoseg.train.compute import Compute, seed_everything
+from autoseg.train.instep import InStep, lightning_strategy
 
 _ENDLESS = 1_000_000_000
 
 
-def make_trainer(compute: Compute, callbacks: list[Callback], epochs: int | None, start_epoch: int = 0) -> Any:
-    """A quiet Lightning trainer on one device.
+def make_trainer(
+    compute: Compute, callbacks: list[Callback], epochs: int | None, start_epoch: int = 0, synchronise: bool = False
+) -> Any:
+    """A quiet Lightning trainer on one device, or on one of the ranks that train together.
 
     Args:
         compute: Device, precision and threads.
         callbacks: What to do at epochs and steps.
         epochs: Number of epochs, or None to train until a callback sets ``trainer.should_stop``.
         start_epoch: First epoch (a resumed training); states are restored by the callbacks.
+        synchronise: Whether several ranks with GPUs normalise over the whole batch; not for supernets, whose
+            layers may be of another kind.
 
     Example:
         >>> trainer = make_trainer(Compute(), [], epochs=5, start_epoch=2)
@@ -37,14 +42,15 @@ def make_trainer(compute: Compute, callbacks: list[Callback], epochs: int | None
         trainer = Trainer(
             max_epochs=epochs if epochs is not None else _ENDLESS,
             accelerator=compute.accelerator,
-            devices=compute.devices,
+            devices=compute.lightning_devices,
             precision=compute.lightning_precision,
-            callbacks=callbacks,
+            callbacks=callbacks if compute.ranks == 1 else [InStep(compute), *callbacks],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            **lightning_strategy(compute, synchronise),
         )
     progress = trainer.fit_loop.epoch_progress.current
     progress.ready = progress.started = progress.processed = progress.completed = start_epoch
@@ -63,6 +69,7 @@ def quiet_lightning() -> Iterator[None]:
             r".*You defined a `validation_step` but have no `val_dataloader`",  # validation is ours
             r".*does not have many workers",  # decoded images are in memory
             r".*available but not used",  # the user chose another device
+            r".*`broadcast_buffers` is deprecated",  # what takes its place is not in older torch
         ):
             warnings.filterwarnings("ignore", message=message)
         try:

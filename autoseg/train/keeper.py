@@ -41,6 +41,25 @@ class Trained:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """Figures per epoch for :meth:`autoseg.progress.Progress.figures`.
+
+        ``default`` is the latest validation mIoU, 0 before the first; beside it the losses, where there are any.
+
+        Example:
+            >>> rows = [(0, 1.5, 0.003, 0.7, None, None), (1, 3.0, 0.002, None, 0.6, 0.5)]
+            >>> Trained([dict(zip(HISTORY, row)) for row in rows]).curve
+            [{'default': 0.0, 'loss': 0.7}, {'default': 0.5, 'val_loss': 0.6}]
+        """
+        return [self.figures(epoch) for epoch in range(len(self.history))]
+
+    def figures(self, epoch: int) -> dict[str, float]:
+        """One point of :attr:`curve`; ``epoch`` is an index of the history."""
+        scores = (row["val_miou"] for row in reversed(self.history[: epoch + 1]) if row["val_miou"] is not None)
+        losses = {name: self.history[epoch][name] for name in ("loss", "val_loss")}
+        return {"default": next(scores, 0.0), **{name: loss for name, loss in losses.items() if loss is not None}}
+
     def write_history(self, path: Path) -> None:
         """Write ``history.csv``: a header, then one line per epoch, empty cells for None.
 
@@ -159,6 +178,7 @@ class Keeper(Callback):
             "val_miou": val_miou,
         }
         self.result.history.append(row)
+        self.progress.figures(self.label, self.result.figures(len(self.result.history) - 1))
         if last or time.monotonic() - self._saved_at >= self.save_every:
             self._save(trainer, pl_module, epoch, finished=last)
 

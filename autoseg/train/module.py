@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from autoseg.errors import Problem, UserError
 from autoseg.train import metrics
 from autoseg.train.clock import Clock, learning_rate
+from autoseg.train.compute import Compute
+from autoseg.train.distributed import forward
 
 log = logging.getLogger(__name__)
 
@@ -72,18 +74,27 @@ class SegmentationModule(LightningModule):
         num_classes: C.
         optimisation: Learning rate and the like.
         clock: Length of the training.
+        compute: Says whether several ranks share the batches.
 
     Attributes:
         skipped: Steps that were left out so far.
         skipped_in_a_row: Those since the last good step.
     """
 
-    def __init__(self, loss: nn.Module, num_classes: int, optimisation: Optimisation, clock: Clock) -> None:
+    def __init__(
+        self,
+        loss: nn.Module,
+        num_classes: int,
+        optimisation: Optimisation,
+        clock: Clock,
+        compute: Compute | None = None,
+    ) -> None:
         super().__init__()
         self.loss = loss
         self.num_classes = num_classes
         self.optimisation = optimisation
         self.clock = clock
+        self.compute = compute or Compute()
         self.skipped = 0
         self.skipped_in_a_row = 0
         self._loss = torch.zeros(())
@@ -102,7 +113,8 @@ class SegmentationModule(LightningModule):
             group["lr"] = self.optimisation.schedule(self.optimisation.lr, fraction)
         x, target = batch
         self._before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        loss: Tensor = self.loss(self(x.to(memory_format=torch.channels_last)), target)
+        logits = forward(self.compute, self, x.to(memory_format=torch.channels_last))
+        loss: Tensor = self.loss(logits, target)
         self._loss = loss.detach()
         return loss
 
@@ -110,7 +122,7 @@ class SegmentationModule(LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """MIoU of one batch, logged as ``miou``: the reward of a sampled architecture."""
         x, target = batch
-        prediction = self(x.to(memory_format=torch.channels_last)).argmax(1)
+        prediction = forward(self.compute, self, x.to(memory_format=torch.channels_last)).argmax(1)
         score = float(metrics.miou(metrics.confusion(prediction, target, self.num_classes)))
         miou = torch.tensor(0.0 if score != score else score)
         self.log("miou", miou, on_step=True, on_epoch=False)
@@ -118,7 +130,7 @@ class SegmentationModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser of the recipe; no weight decay on biases and normalisation."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
+        parameters = [p for part in (self.loss, self.model) for p in part.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.optimisation.weight_decay},
             {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},

@@ -6,6 +6,7 @@ import logging
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,10 +17,10 @@ from autoseg.data.batches import Normalisation, PatchLoader
 from autoseg.errors import Problem, UserError
 from autoseg.progress import Progress
 from autoseg.statefile import load_tree
-from autoseg.train.clock import Clock
 from autoseg.train.compute import Compute, seed_everything
-from autoseg.train.evaluate import evaluate
+from autoseg.train.distributed import agreed, check_batch, evaluate_together
 from autoseg.train.fit import EpochSeed, make_trainer, quiet_lightning
+from autoseg.train.instep import make_clock
 from autoseg.train.keeper import HISTORY, Keeper, Trained
 from autoseg.train.module import SegmentationModule, TrainingDiverged
 from autoseg.train.recipe import Recipe
@@ -87,6 +88,8 @@ def train_network(
 ) -> Trained:
     """Train a network and leave its best validation weights in it.
 
+    Where several ranks train together, all of them call this with the same arguments; rank 0 writes the state.
+
     Args:
         network: Freshly initialised (the caller seeds the initialisation).
         train: Training images.
@@ -95,7 +98,7 @@ def train_network(
         normalisation: From the training split.
         recipe: The protocol.
         seed: Order, crops and augmentation are a function of it and the epoch.
-        compute: Device and precision.
+        compute: Device and precision, and the ranks.
         state_file: Where to keep the state; when it exists, the training continues from it.
         progress: Shows the progress.
         label: What the progress calls this training.
@@ -106,7 +109,8 @@ def train_network(
 
     Raises:
         TrainingDiverged: Before any validation succeeded.
-        UserError: The state file is damaged, or no pixel of the validation masks counts.
+        UserError: The state file is damaged, no pixel of the validation masks counts, or the batch is too small
+            for the ranks.
 
     Example:
         >>> import tempfile
@@ -121,23 +125,26 @@ def train_network(
         ([0, 1], True)
     """
     progress = progress or Progress()
-    state = load_tree(state_file) if state_file.exists() else None
-    clock = Clock(epochs=recipe.epochs, seconds=recipe.seconds, spent=state["spent"] if state else 0.0)
+    check_batch(compute, recipe.batch)
+    state = agreed(compute, lambda: load_tree(state_file) if state_file.exists() else None)
+    clock = make_clock(compute, epochs=recipe.epochs, seconds=recipe.seconds, spent=state["spent"] if state else 0.0)
     divisor = int(getattr(network, "size_divisor", 1))
     most = None if recipe.seconds is None else _STEPS_IN_TIME
     loader = train_loader(train, info, normalisation, recipe, seed, divisor, most)
-    module = SegmentationModule(recipe.build_loss(), info.num_classes, recipe.optimisation(), clock)
+    module = SegmentationModule(recipe.build_loss(), info.num_classes, recipe.optimisation(), clock, compute)
     module.set_model(network.to(compute.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     def validate() -> tuple[float | None, float]:
-        result = evaluate(network, val, info, normalisation, compute, loss=module.loss)
+        result = evaluate_together(network, val, info, normalisation, compute, loss=module.loss)
         miou = result.scores.miou
         if math.isnan(miou):
             fix = "check the validation masks: all their pixels have the ignore index"
             raise UserError(Problem("no pixel of the validation images is labelled", "data", fix))
+        clock.agree()
         return result.loss if result.loss is not None and math.isfinite(result.loss) else None, miou
 
-    keeper = Keeper(clock, validate, recipe.validation_interval(), state_file, save_every, state, progress, label)
+    make_keeper = Keeper if compute.rank == 0 else _SilentKeeper
+    keeper = make_keeper(clock, validate, recipe.validation_interval(), state_file, save_every, state, progress, label)
     start = int(state["epoch"]) + 1 if state else 0
     seed_everything(seed, start)
     progress.begin(label, clock.total, clock.unit)
@@ -145,7 +152,7 @@ def train_network(
         if state and state["finished"]:  # only the ending was missing
             keeper.restore(module, None)
         else:
-            trainer = make_trainer(compute, [EpochSeed(seed, loader), keeper], recipe.epochs, start)
+            trainer = make_trainer(compute, [EpochSeed(seed, loader), keeper], recipe.epochs, start, synchronise=True)
             with quiet_lightning():
                 trainer.fit(module, train_dataloaders=loader)
             network.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # Lightning leaves it on the CPU
@@ -161,3 +168,10 @@ def train_network(
     keeper.result.seconds = clock.spent
     progress.end(label, f"best validation mIoU {keeper.result.best_miou:.3f} in epoch {keeper.result.best_epoch + 1}")
     return keeper.result
+
+
+class _SilentKeeper(Keeper):
+    """That of the other ranks: it decides as rank 0's does, and writes nothing."""
+
+    def _save(self, trainer: Any, module: Any, epoch: int, finished: bool) -> None:
+        """Rank 0 does."""

@@ -77,7 +77,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     load = registry.load
 
     def score(task: SearchTask, number: int, choices: dict[str, Any], **lengths: Any) -> TrialResult:
-        return TrialResult(miou=Large.quality(choices), earlier=0.0, note="")
+        return TrialResult(miou=Large.quality(choices), seconds=0.0, cpu_seconds=0.0, note="")
 
     monkeypatch.setattr(registry, "load", lambda kind, name: Large if name == "large" else load(kind, name))
     monkeypatch.setattr(trials, "train_candidate", score)

@@ -39,7 +39,7 @@ def scored_by_formula() -> Iterator[None]:
     """Candidates of PlantedWide are neither trained nor measured: their quality is known."""
 
     def score(task: SearchTask, number: int, choices: dict[str, Any], **lengths: Any) -> TrialResult:
-        return TrialResult(miou=PlantedWide.quality(choices), earlier=0.0, note="")
+        return TrialResult(miou=PlantedWide.quality(choices), seconds=0.0, cpu_seconds=0.0, note="")
 
     with toy_spaces(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(trials, "train_candidate", score)

@@ -26,7 +26,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int
 def test_auto_without_a_gpu(gpus: int) -> None:
     found = Compute.resolve(threads=3)
     assert found == Compute("cpu", "32", 3)
-    assert (found.accelerator, found.devices, found.lightning_precision) == ("cpu", 1, "32-true")
+    assert (found.accelerator, found.lightning_devices, found.lightning_precision) == ("cpu", 1, "32-true")
     assert Compute.resolve().threads >= 1
 
 
@@ -37,8 +37,8 @@ def test_auto_with_gpus(gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     found = Compute.resolve(device="cuda:1")
     assert (found.device, found.precision) == ("cuda:1", "bf16")
-    assert (found.accelerator, found.devices, found.lightning_precision) == ("cuda", [1], "bf16-mixed")
-    assert Compute.resolve(device="cuda").devices == [0]
+    assert (found.accelerator, found.lightning_devices, found.lightning_precision) == ("cuda", [1], "bf16-mixed")
+    assert Compute.resolve(device="cuda").lightning_devices == [0]
     assert Compute.resolve(device="cuda", precision="16").lightning_precision == "16-mixed"
     assert Compute.resolve(device="cpu") == Compute("cpu", "32", Compute.resolve().threads)
 

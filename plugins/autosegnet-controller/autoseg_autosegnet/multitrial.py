@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from nni.nas.strategy.base import Strategy
 
-from autoseg.search.health import UNDECIDED
+from autoseg.search import health
 from autoseg.search.multitrial import MultiTrial
 from autoseg.search.task import SearchTask
 from autoseg.spaces.base import Choices
@@ -17,7 +17,9 @@ from autoseg_autosegnet.options import ControllerOptions
 class ControllerMultiTrial(MultiTrial):
     """The validation mIoU of a candidate trained from scratch is the controller's reward.
 
-    Proposals that are known already cost no training; the controller learns from them again.
+    Proposals that are known already cost no training; the controller learns from them again. Between two updates
+    of the controller its proposals do not depend on each other: as many as ``rewards_per_update`` are trained side
+    by side where the task has places for them, and how many are makes no difference to the search.
 
     Args:
         controller: Options of the controller.
@@ -45,17 +47,13 @@ class ControllerMultiTrial(MultiTrial):
 
     def notes(self, rows: list[dict[str, Any]]) -> list[str]:
         """Say so when the controller has hardly learned."""
-        entropies = [row["entropy"] for row in rows if row["entropy"] is not None]
-        if not entropies or entropies[-1] <= UNDECIDED:
-            return []
-        return [
-            f"The search has not converged: the controller is still undecided (entropy {entropies[-1]:.2f} of 1), and "
-            "its proposals were hardly better than random ones; more trials would give it a chance."
-        ]
+        return health.still_undecided(rows, "the controller")
 
 
 class ControllerStrategy(Strategy):
-    """An NNI strategy that submits what a controller draws, and rewards it with the metric.
+    """An NNI strategy that submits what a controller draws, and rewards it with the metrics as they come.
+
+    The controller learns from its own proposals only: before an update all that it proposed are answered.
 
     Args:
         learner: The controller.
@@ -64,6 +62,7 @@ class ControllerStrategy(Strategy):
     def __init__(self, learner: Learner) -> None:
         super().__init__()
         self.learner = learner
+        self._running: list[tuple[Choices, Any]] = []
 
     def distribution(self) -> Any:
         """What the controller has learned."""
@@ -76,8 +75,19 @@ class ControllerStrategy(Strategy):
         while self.wait_for_resource():
             choices = self.learner.draw()
             model = self.model_space.freeze(choices)
+            self._running.append((choices, model))
             self.engine.submit_models(model)
-            self.learner.reward(choices, float(model.metric))  # type: ignore[arg-type]
+            if len(self.learner.pending) + len(self._running) >= self.learner.rewards_per_update:
+                self.engine.wait_models(*[model for _, model in self._running])
+            self._harvest()
+        self.engine.wait_models()
+        self._harvest()
+
+    def _harvest(self) -> None:
+        """Reward the controller for what has been trained, in the order of its proposals."""
+        while self._running and self._running[0][1].status.completed():
+            choices, model = self._running.pop(0)
+            self.learner.reward(choices, float(model.metric))
 
     def state_dict(self) -> dict[str, Any]:
         """The controller's state, for NNI's own checkpoints."""

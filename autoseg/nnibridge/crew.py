@@ -1,0 +1,237 @@
+"""The crew whose jobs are NNI's trials: on its web page, on this machine or on others.
+
+One run is one NNI experiment, and this process is its tuner: it submits every job as a trial with readable
+parameters. Trials of this machine answer through a pipe of their own (:mod:`autoseg.nnibridge.forks`); what
+trials of other machines have written is fetched when they end (:mod:`autoseg.nnibridge.remote`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+from autoseg.config import ExperimentConfig
+from autoseg.crew import Crew, JobFailed, Result, Ticket
+from autoseg.errors import UserError
+from autoseg.finished import Finished, finished_jobs
+from autoseg.nnibridge.channel import TrialChannel
+from autoseg.nnibridge.forks import Imported, TrialForks, TrialRequest
+from autoseg.nnibridge.manager import Manager, ManagerFailed
+from autoseg.nnibridge.remote import Elsewhere
+from autoseg.plan import Plan
+from autoseg.progress import Progress
+from autoseg.runfolder import RunFolder
+from autoseg.workers import take_message
+
+log = logging.getLogger(__name__)
+
+_AT_A_TIME = 16  # finished jobs that are put on the page side by side
+
+
+class NniCrew(Crew):
+    """Has the jobs of a run done as trials of an NNI experiment; call :meth:`stop` in the end.
+
+    Args:
+        folder: The run folder, with config.yaml, plan.json and the packed data in it.
+        config: The experiment.
+        plan: Says how many jobs go side by side.
+        threads: CPU threads of each job on this machine.
+        progress: Receives the progress, and the address of the page.
+        fallback: Makes the crew that goes on when NNI's manager is lost; None where the jobs need NNI.
+
+    Attributes:
+        manager: NNI's manager.
+
+    Raises:
+        ManagerFailed: The manager does not start.
+        UserError: No other machine can be used.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: ExperimentConfig,
+        plan: Plan,
+        threads: int,
+        progress: Progress,
+        fallback: Callable[[], Crew] | None = None,
+    ) -> None:
+        super().__init__(plan.workers, progress)
+        self.folder, self._fallback = folder, fallback
+        self._substitute: Crew | None = None
+        self._gone = ""  # why NNI's manager is not there any more
+        self._tickets: dict[int, Ticket] = {}
+        self._shown: dict[int, Finished] = {}  # jobs that were done before
+        self._ended = threading.Condition()
+        self._forks: TrialForks | None = None
+        self._elsewhere: Elsewhere | None = None
+        self._fetching = ThreadPoolExecutor(max(1, plan.workers), thread_name_prefix="fetch")
+        with ExitStack() as held:
+            if config.compute.service == "local":
+                self._forks = TrialForks(folder.path, threads, self._on_message, imported=self._imported)
+                held.callback(self._forks.stop)
+                command, code, service = self._forks.command, folder.nni, None
+            else:
+                self._elsewhere = Elsewhere(folder, config, self.progress)
+                held.callback(self._elsewhere.stop)
+                command, code, service = self._elsewhere.command, self._elsewhere.code, self._elsewhere.service
+            self.manager = Manager.start(
+                folder.nni,
+                config.name,
+                slots=plan.workers,
+                port=None if config.ui.port == "auto" else int(config.ui.port),
+                bind=config.compute.bind,
+                service=service,
+                trial_command=command,
+                code=code,
+                gpus=list(range(plan.gpus)) or None,
+            )
+            held.callback(self.manager.stop)
+            self._channel = TrialChannel(self.manager, self._on_metric, self._on_end, self._on_lost)
+            self._held = held.pop_all()
+        self.progress.note(f"NNI's web page: {self.manager.url}")
+        if self._elsewhere is None:
+            self.show(finished_jobs(folder, plan, config))
+
+    def show(self, jobs: list[Finished]) -> None:
+        """Put jobs that were done before on the page; nothing is done again.
+
+        Args:
+            jobs: The jobs and what they reported.
+        """
+        if not jobs:
+            return
+        self.manager.set_concurrency(self.slots + _AT_A_TIME)
+        for finished in jobs:
+            with self._lock:
+                self._shown[self._channel.submit(finished.job.to_json())] = finished
+
+    def all_shown(self, timeout: float) -> bool:
+        """Wait until all finished jobs are on the page; False when that takes too long."""
+        with self._ended:
+            return self._ended.wait_for(lambda: not self._shown, timeout)
+
+    def begin(self, ticket: Ticket) -> None:
+        """Submit a trial."""
+        with self._lock:
+            if not self._gone:
+                try:
+                    self._tickets[self._channel.submit(ticket.job.to_json())] = ticket
+                except ManagerFailed:  # which is about to be told, and the job then passed on
+                    self._tickets[-1 - ticket.number] = ticket
+                return
+        self._pass_on(ticket)
+
+    def stop(self) -> None:
+        """End the experiment and all of its trials."""
+        self._stopped = True
+        self._channel.close()
+        if self._forks:
+            self._forks.stop()  # before the manager, which then has nothing to wait for
+        self._held.close()
+        self._fetching.shutdown(wait=False, cancel_futures=True)
+        if self._substitute:
+            self._substitute.stop()
+
+    def _imported(self, request: TrialRequest) -> Imported | None:
+        """Asked for every trial on this machine: what to show for a job that was done before."""
+        with self._lock:
+            finished = self._shown.get(request.sequence_id)
+        return Imported(finished.final, finished.curve) if finished else None
+
+    def _on_message(self, number: int, trial_id: str, kind: str, content: Any) -> None:
+        """What a trial on this machine says."""
+        ticket = self._tickets.get(number)
+        if ticket is None:
+            return
+        if kind == "lost":
+            self.lost(ticket, content)
+        elif kind == "cancelled":
+            self.failed(ticket, JobFailed(f"{ticket.job}: {content}"))
+        elif kind == "failed":
+            message, trace = content
+            self.failed(ticket, JobFailed(f"{ticket.job} failed: {message}", trace))
+        else:
+            outcome = take_message(ticket.job, self.progress, kind, content)
+            if isinstance(outcome, Exception):
+                self.failed(ticket, outcome)
+            elif outcome is not None:
+                self.finished(ticket, outcome)
+
+    def _on_metric(self, number: int, trial_id: str, kind: str, value: Any) -> None:
+        """What a trial reports to NNI; from other machines it is all the progress there is."""
+        ticket = self._tickets.get(number)
+        if ticket and self._elsewhere and kind == "PERIODICAL" and isinstance(value, dict):
+            self._elsewhere.told(ticket.job, value)
+
+    def _on_end(self, number: int, trial_id: str, status: str) -> None:
+        """NNI says that a trial has ended."""
+        with self._ended:
+            if self._shown.pop(number, None):
+                if not self._shown:
+                    self.manager.set_concurrency(self.slots)
+                self._ended.notify_all()
+                return
+        ticket = self._tickets.pop(number, None)
+        if ticket is None:
+            return
+        if self._elsewhere:
+            self._fetching.submit(self._collect, ticket, trial_id, status)
+        elif status == "USER_CANCELED":
+            self.failed(ticket, JobFailed(f"{ticket.job} was cancelled in NNI's web page"))
+        else:  # no more than it has said itself, if it has said anything
+            self.lost(ticket, f"its trial ended as {status}")
+
+    def _collect(self, ticket: Ticket, trial_id: str, status: str) -> None:
+        """Fetch what a trial on another machine has left."""
+        assert self._elsewhere is not None
+        try:
+            outcome = self._elsewhere.collect(ticket.job, self.manager, trial_id, status)
+        except Exception as error:
+            log.exception("the results of %s could not be fetched", ticket.job)
+            self.lost(ticket, f"its results could not be fetched ({error})")
+            return
+        if outcome.result is not None:
+            self.finished(ticket, outcome.result)
+        elif outcome.problems:
+            self.failed(ticket, UserError(outcome.problems))
+        elif outcome.lost:
+            self.lost(ticket, outcome.lost)
+        else:
+            self.failed(ticket, JobFailed(f"{ticket.job} failed: {outcome.failed}", outcome.log))
+
+    def _on_lost(self, reason: str) -> None:
+        """The manager is gone: go on without it where that is possible."""
+        if self._stopped:
+            return
+        log.warning("NNI's manager is gone: %s", reason)
+        with self._lock:
+            self._gone = reason
+            tickets, self._tickets = list(self._tickets.values()), {}
+            if self._fallback is not None:
+                self.progress.note(f"NNI's web page has stopped ({reason}); the run goes on without it")
+                if self._forks:
+                    self._forks.stop()
+                self._substitute = self._fallback()
+        for ticket in tickets:
+            self._pass_on(ticket)
+
+    def _pass_on(self, ticket: Ticket) -> None:
+        """Have a job done without NNI's manager."""
+        if self._substitute is None:
+            what = f"{ticket.job}: NNI's manager has stopped ({self._gone}); resume the run"
+            self.failed(ticket, JobFailed(what))
+            return
+
+        def passed(done: Future[Result]) -> None:
+            error = done.exception()
+            if error is None:
+                self.finished(ticket, done.result())
+            else:
+                self.failed(ticket, error if isinstance(error, Exception) else JobFailed(str(error)))
+
+        self._substitute.submit(ticket.job, ticket.rank).add_done_callback(passed)

@@ -1,0 +1,60 @@
+// Loaded into NNI's manager (node --require guard.js main.js) before anything else. NNI 3.0 listens on every interface,
+// obeys whoever can reach it, and outlives its parent. The environment says who we are: AUTOSEG_PARENT, AUTOSEG_TOKEN
+// and, only for machines elsewhere, AUTOSEG_BIND. Faults in NNI's handling of trials are mended in mend.js.
+'use strict';
+const http = require('http'), net = require('net'), { pipeline } = require('stream');
+require('./mend.js');
+const LOOPBACK = '127.0.0.1';
+const { AUTOSEG_BIND: bind, AUTOSEG_PARENT: parent, AUTOSEG_TOKEN: token } = process.env;
+const mainPort = Number(process.argv[process.argv.indexOf('--port') + 1]);
+delete process.env.AUTOSEG_TOKEN; // trials inherit the environment, and have no business with it
+
+// 1. Loopback only. AUTOSEG_BIND adds one more address, for workers on other machines, by passing bytes on.
+const listen = net.Server.prototype.listen, everywhere = bind === '0.0.0.0' || bind === '::';
+net.Server.prototype.listen = function (...args) {
+  const [options, callback] = net._normalizeArgs(args);
+  if (options.path !== undefined || options.fd !== undefined) return listen.apply(this, args); // no network
+  this.once('listening', () => {
+    const { port } = this.address();
+    console.log(`listening on ${LOOPBACK}:${port}`); // our Python side waits for this line
+    if (!bind || everywhere) return;
+    const proxy = net.createServer(client => pipeline(client, net.connect(port, LOOPBACK), client, () => {}));
+    proxy.on('error', error => { console.error(`cannot listen on ${bind}:${port}:`, error.message); process.exit(1); });
+    listen.call(proxy, { port, host: bind });
+    this.once('close', () => proxy.close());
+  });
+  return listen.call(this, { ...options, port: Number(options.port) || 0, host: everywhere ? bind : LOOPBACK }, callback);
+};
+
+// 2. Who may do what. Web pages of other sites are kept out (a name that is made to point here, a foreign Origin); what
+//    starts programs or adds trials needs the token, which only our Python side has. Reading, cancelling and the
+//    channels of trials and workers stay open, for the page and the trials have no token.
+const OPEN = /^(PUT \/env\/.+|(PUT|DELETE) \/api\/v1\/nni\/experiment\/?|DELETE \/api\/v1\/nni\/trial-jobs\/[^/]+\/?)$/i;
+function refused({ headers, method, url }) {
+  const host = headers.host ?? '', name = host.replace(/:\d*$/, '').replace(/^\[|\]$/g, ''), place = url.split('?')[0];
+  if (name !== 'localhost' && name !== bind && !net.isIP(name)) return true;
+  if (headers.origin !== undefined && headers.origin.split('://')[1] !== host) return true;
+  if (headers['x-autoseg-token'] === token) return false;
+  if (headers.upgrade !== undefined) return !/^\/platform\//i.test(place);
+  return !['GET', 'HEAD', 'OPTIONS'].includes(method) && !OPEN.test(`${method} ${place}`);
+}
+const emit = http.Server.prototype.emit;
+http.Server.prototype.emit = function (event, request, answer, ...rest) {
+  const asked = event === 'request' || event === 'upgrade';
+  const ours = asked && this.address()?.port === mainPort;
+  if (!ours || !refused(request)) return emit.call(this, event, request, answer, ...rest);
+  if (event === 'request') answer.writeHead(403, { 'content-type': 'text/plain' }).end('refused by autoseg\n');
+  else answer.end('HTTP/1.1 403 Forbidden\r\nconnection: close\r\n\r\n');
+  return true;
+};
+const close = http.Server.prototype.close; // node 18 waits for connections that a browser keeps open for later
+http.Server.prototype.close = function (...args) { close.apply(this, args); this.closeIdleConnections(); return this; };
+
+// 3. The end of the parent, whatever killed it, is the end of the manager and of its trials (one process group).
+const watch = setInterval(() => {
+  if (process.ppid === Number(parent)) return;
+  clearInterval(watch);
+  process.on('exit', () => process.kill(-process.pid, 'SIGKILL')); // whoever is left of the group
+  process.kill(process.pid, 'SIGTERM'); // NNI's own way out: trials are cancelled, the database is closed
+  setTimeout(() => process.exit(1), 4000);
+}, 500).unref();

@@ -1,0 +1,107 @@
+"""What a run folder tells about NNI's pages: which one is up now, and which experiments can be looked at again.
+
+While a page is up, ``RUN/nni/page.json`` says where.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from autoseg.runfolder import write_json
+
+_FILE = "page.json"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that is up.
+
+    Attributes:
+        url: Where to look.
+        port: Its port on 127.0.0.1.
+        experiment: NNI's id of the experiment.
+        pid: Process id of the manager that serves it.
+    """
+
+    url: str
+    port: int
+    experiment: str
+    pid: int
+
+    def write(self, folder: Path) -> None:
+        """Say so in the folder of the experiments."""
+        write_json(folder / _FILE, asdict(self))
+
+    def remove(self, folder: Path) -> None:
+        """Take it back, unless another page has come up since."""
+        if read_page(folder, alive=False) == self:
+            (folder / _FILE).unlink(missing_ok=True)
+
+
+def read_page(folder: Path, *, alive: bool = True) -> Page | None:
+    """The page of a run that is up.
+
+    Args:
+        folder: The folder of the experiments, ``RUN/nni``.
+        alive: Whether only a page counts whose process is there.
+
+    Returns:
+        The page; None when there is none.
+
+    Example:
+        >>> read_page(Path("no/such/folder")) is None
+        True
+    """
+    try:
+        page = Page(**json.loads((folder / _FILE).read_text(encoding="utf-8")))
+        if alive:
+            os.kill(page.pid, 0)
+    except (OSError, ValueError, TypeError):
+        return None
+    return page
+
+
+def experiments(folder: Path) -> list[str]:
+    """Ids of the experiments in a folder that have trials to look at, the latest last.
+
+    Example:
+        >>> experiments(Path("no/such/folder"))
+        []
+    """
+    found = sorted(folder.glob("*/db/nni.sqlite"), key=lambda path: path.stat().st_ctime_ns)
+    return [path.parent.parent.name for path in found]
+
+
+def settle_trials(folder: Path, experiment: str) -> int:
+    """Mark the trials that never ended, because their run was stopped or killed, as cancelled by the system.
+
+    NNI would show them as running for ever. They end when the last was heard of them.
+
+    Returns:
+        How many there were; 0 also when the database cannot be written.
+    """
+    select = """
+        select e.trialJobId, e.logPath, e.sequenceId, e.environmentId, (
+            select max(t) from (
+                select timestamp as t from TrialJobEvent where trialJobId = e.trialJobId
+                union all select timestamp from MetricData where trialJobId = e.trialJobId))
+        from TrialJobEvent e
+        where e.event in ('WAITING', 'RUNNING', 'UNKNOWN') and e.rowid = (
+            select max(rowid) from TrialJobEvent where trialJobId = e.trialJobId)"""
+    insert = """
+        insert into TrialJobEvent (event, trialJobId, logPath, sequenceId, environmentId, timestamp)
+        values ('SYS_CANCELED', ?, ?, ?, ?, ?)"""
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(folder / experiment / "db" / "nni.sqlite", timeout=2)) as database,
+        database,
+    ):
+        rows = database.execute(select).fetchall()
+        database.executemany(insert, rows)
+        return len(rows)
+    return 0

@@ -1,0 +1,56 @@
+"""What a worker machine says about itself; it runs there, from the standard library alone.
+
+The question comes as JSON in the first argument: ``packages`` (names of distributions) and ``manager``
+(address and port, or null). The answer is one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sys
+from importlib import metadata
+from pathlib import Path
+
+
+def tell(asked: dict) -> dict:  # type: ignore[type-arg]
+    """The answer: python, versions, torch (why it cannot be imported), free (bytes), manager (why not reached)."""
+    versions = {}
+    for name in asked["packages"]:
+        versions[name] = _version(name) or _version(name + "-headless")
+    broken = None
+    if versions.get("torch"):
+        try:
+            import torch  # noqa: F401
+        except Exception as error:
+            broken = "%s: %s" % (type(error).__name__, error)  # noqa: UP031 - for Pythons that are too old
+    return {
+        "python": sys.version_info[:2],
+        "versions": versions,
+        "torch": broken,
+        "free": shutil.disk_usage(Path.home()).free,
+        "manager": _unreachable(*asked["manager"]) if asked["manager"] else None,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _unreachable(host: str, port: int) -> str | None:
+    """Why an address cannot be reached; a refusal means that it can, though nothing listens yet."""
+    try:
+        socket.create_connection((host, port), 5).close()
+    except ConnectionRefusedError:
+        pass
+    except OSError as error:
+        return "%s, port %d: %s" % (host, port, error)  # noqa: UP031
+    return None
+
+
+if __name__ == "__main__":
+    print(json.dumps(tell(json.loads(sys.argv[1]))))

@@ -1,0 +1,60 @@
+"""A trial of nothing but the standard library: python -S -E bare_trial.py. Its parameters say what it does.
+
+``{"reports": [...], "final": ...}``: values to report, as JSON
+texts; ``sleep``: seconds to live; ``stubborn``: whether signals are ignored; ``exit``: its exit code, negative for a
+signal that it sends to itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from urllib.request import Request, urlopen
+
+URL = os.environ["NNI_TRIAL_COMMAND_CHANNEL"]
+
+
+def put(command: dict[str, object]) -> None:
+    header = {"content-type": "application/json"}
+    urlopen(Request(URL, json.dumps(command).encode(), header, method="PUT"))
+
+
+def report(parameter_id: int, kind: str, sequence: int, value: str) -> None:
+    metric = {
+        "parameter_id": parameter_id,
+        "trial_job_id": os.environ["NNI_TRIAL_JOB_ID"],
+        "type": kind,
+        "sequence": sequence,
+        "value": value,
+    }
+    put({"type": "metric", "metric": json.dumps(metric)})
+
+
+def main() -> int:
+    if "--turns" in sys.argv:  # trials that start together ask in the reverse order
+        time.sleep(0.1 * (3 - int(os.environ["NNI_TRIAL_SEQ_ID"]) % 4))
+    put({"type": "request_parameter"})
+    found = json.loads(json.load(urlopen(URL))["parameter"])
+    number, todo = found["parameter_id"], found["parameters"]
+    if todo.get("stubborn"):
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, signal.SIG_IGN)
+    for sequence, value in enumerate(todo.get("reports", [])):
+        report(number, "PERIODICAL", sequence, value)
+    if "final" in todo:
+        report(number, "FINAL", 0, todo["final"])
+    if "echo" in todo:
+        seen = [os.environ["NNI_TRIAL_SEQ_ID"], todo["echo"], os.environ["HOME"], "AUTOSEG_TOKEN" in os.environ]
+        report(number, "FINAL", 0, json.dumps(seen))
+    print("at work", flush=True)
+    time.sleep(todo.get("sleep", 0))
+    code = todo.get("exit", 0)
+    if code < 0:
+        os.kill(os.getpid(), -code)
+    return code
+
+
+sys.exit(main())
