@@ -214,11 +214,24 @@ def audit(
 
 
 @app.command()
-def doctor() -> None:
-    """Check the installation: versions, devices, and whether every plugin loads."""
-    from autoseg.terminal.commands import examine
+def trial(file: File, settings: Set = None) -> None:
+    """Be a trial of your own NNI experiment: take its parameters, search, train, report to it."""
+    from autoseg.trial_command import run_trial_command
 
-    examine()
+    typer.echo(json.dumps(run_trial_command(file, settings or []), indent=2))
+
+
+@app.command()
+def doctor(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="An experiment file whose machines are checked too.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the installation and this machine, and what to mend."""
+    from autoseg.terminal.doctor import show_checks
+
+    show_checks(file, as_json)
 
 
 def main(arguments: list[str] | None = None) -> int:

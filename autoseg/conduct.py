@@ -19,12 +19,14 @@ from autoseg.plan import Plan
 from autoseg.prepare import CONTROL, FINALIST, Prepared
 from autoseg.progress import Progress
 from autoseg.report.pictures import save_architecture
-from autoseg.runfolder import RunFolder, read_json, write_json
+from autoseg.runfolder import Journal, RunFolder, read_json, write_json
 from autoseg.search.architecture import Architecture
 from autoseg.search.trials import TrialResult
 from autoseg.spaces.base import Choices
 
 log = logging.getLogger(__name__)
+
+_SHOWN = 8  # lines of what a failed job wrote last
 
 Pending = dict[Future[Result], Job]
 
@@ -76,7 +78,7 @@ class Conductor:
         progress: Receives the progress.
 
     Attributes:
-        failures: ``{"job", "message", "log"}`` of the jobs that failed; also in failures.json.
+        failures: ``{"job", "kind", "label", "message", "log"}`` of the jobs that failed; also in failures.json.
     """
 
     def __init__(self, folder: RunFolder, prepared: Prepared, plan: Plan, crew: Crew, progress: Progress) -> None:
@@ -93,7 +95,7 @@ class Conductor:
             UserError: A job met something the user can mend.
             JobFailed: The search, or a training of what it found, failed.
         """
-        self.folder.failures.unlink(missing_ok=True)
+        self._forget_failures()
         alone = not getattr(self.prepared.strategy, "one_shot", True)
         searches = [] if self.folder.architecture.exists() else search_jobs(self.plan)
         if searches and alone:  # led from this thread, with all places for its candidates
@@ -111,6 +113,18 @@ class Conductor:
         failed = [failure for failure in self.failures if failure["label"] == FINALIST]
         if failed:
             raise JobFailed(failed[0]["message"], failed[0]["log"])
+
+    def _forget_failures(self) -> None:
+        """What failed before is tried again, except the candidates that have been scored as failed."""
+        kept = read_json(self.folder.failures) if self.folder.failures.exists() else []
+        scored = {
+            str(Job("candidate", number=r["number"])) for r in Journal(self.folder.journal).rows if r.get("failed")
+        }
+        self.failures = [failure for failure in kept if failure["job"] in scored]
+        if self.failures:
+            write_json(self.folder.failures, self.failures)
+        else:
+            self.folder.failures.unlink(missing_ok=True)
 
     def _begin_trainings(self, pending: Pending) -> None:
         """Submit the trainings that can begin and have not been submitted."""
@@ -141,10 +155,12 @@ class Conductor:
                 raise
 
     def _note_failure(self, job: Job, error: JobFailed) -> None:
-        """Show and keep the message of a job; the others go on."""
-        self.failures.append({"job": str(job), "label": job.label, "message": str(error), "log": error.log[-4000:]})
+        """Show and keep the message of a job and what it wrote last; the others go on."""
+        told = {"job": str(job), "kind": job.kind, "label": job.label, "message": str(error)}
+        self.failures.append({**told, "log": error.log[-4000:]})
         write_json(self.folder.failures, self.failures)
-        self.progress.note(str(error))
+        last = [f"  | {line}" for line in error.log.rstrip().splitlines()[-_SHOWN:]]
+        self.progress.note("\n".join([str(error), *last]))
 
     def _choose(self) -> None:
         """Of several searches take the one whose architecture has the best validation mIoU."""
@@ -154,7 +170,8 @@ class Conductor:
             if job.done(self.folder)
         ]
         if not found:
-            raise JobFailed(*((self.failures[-1]["message"], self.failures[-1]["log"]) if self.failures else ("",)))
+            last = [failure for failure in self.failures if failure["kind"] == "search"][-1]
+            raise JobFailed(last["message"], last["log"])
         _, best = max(found, key=lambda pair: pair[1]["miou"])
         if len(self.plan.search_seeds) > 1:
             told = [{"seed": job.seed, "miou": each["miou"], "code": each["code"]} for job, each in found]

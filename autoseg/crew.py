@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, UserError
 from autoseg.job import Job
 from autoseg.progress import Forwarded, Progress
 
@@ -163,7 +163,11 @@ class Crew(ABC):
                     return
                 ticket = heapq.heappop(self._waiting)
                 self._running.append(ticket)
-            self.begin(ticket)
+            try:
+                self.begin(ticket)
+            except Exception as error:
+                log.exception("%s could not be started", ticket.job)
+                self.lost(ticket, f"it could not be started ({type(error).__name__})")
 
 
 class Alone(Crew):
@@ -205,8 +209,8 @@ def one_at_a_time(progress: Progress) -> Progress:
 
 
 def as_failure(job: Job, error: Exception) -> Exception:
-    """What a future of a job raises for an exception in it: an error of ours as it is, others as a JobFailed."""
-    if isinstance(error, AutosegError):
+    """What a future of a job raises for an exception in it: a UserError as it is, others as a JobFailed."""
+    if isinstance(error, UserError | JobFailed):
         return error
     trace = "".join(traceback.format_exception(error))
     first = str(error).splitlines()[0] if str(error) else ""

@@ -88,14 +88,13 @@ class Workers(Crew):
             connection.close()
         patience = time.monotonic() + _PATIENCE
         for _, process in self._idle:
-            process.join(max(0.0, patience - time.monotonic()))
+            processes.exit_code(process, max(0.0, patience - time.monotonic()))
         for process in self._processes:
             process.terminate()
         for process in self._processes:
-            process.join(5)
-            if process.is_alive():
+            if processes.exit_code(process, 5) is None:
                 process.kill()
-                process.join()
+                processes.exit_code(process)
         self._idle, self._processes = [], []
 
 

@@ -67,10 +67,32 @@ class Sshd:
         for process in psutil.process_iter():
             try:
                 seen = [*process.cmdline(), process.environ().get("AUTOSEG_CODE", "")]
+                if any(str(self.cache) in part for part in seen) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
             except psutil.Error:
                 continue
-            if any(str(self.cache) in part for part in seen) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+        return found
+
+    def trials(self) -> list[int]:
+        """Process ids of the trials on it."""
+        found = []
+        for process in self.processes():
+            try:
+                if "autoseg.nnibridge.trial" in process.cmdline():
+                    found.append(process.pid)
+            except psutil.Error:
+                continue
+        return found
+
+    def listening(self) -> set[str]:
+        """Addresses on which its processes can be reached over the network."""
+        found = set()
+        for process in self.processes():
+            try:
+                connections = process.net_connections("inet")
+            except psutil.Error:
+                continue
+            found |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
         return found
 
     def kill(self) -> None:

@@ -61,7 +61,8 @@ def test_version(call: Call) -> None:
 def test_help_names_every_command(call: Call) -> None:
     code, out, err = call("--help")
     assert code == 0 and err == ""
-    for command in ["run", "check", "plan", "list", "show", "report", "train", "test", "predict", "compare", "doctor"]:
+    names = "run check plan list show report train test predict compare audit ui trial doctor"
+    for command in names.split():
         assert re.search(rf"^  {command} ", out, re.MULTILINE), command
 
 
@@ -206,10 +207,12 @@ def test_a_broken_plugin_is_listed_with_its_reason(call: Call, tmp_path: Path, m
 
 
 def test_doctor(call: Call) -> None:
-    code, out, err = call("doctor")
-    assert (code, err) == (0, "")
-    assert f"autoseg {__version__}, python {sys.version.split()[0]}" in out
-    assert re.search(r"^torch: \d", out, re.MULTILINE) and re.search(r"all \d+ plugins load", out)
+    code, out, err = call("doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(out)}
+    problems = [check for check in checks.values() if check["status"] == "problem"]
+    assert code == (2 if problems else 0) and all(check["fix"] in err for check in problems)
+    assert checks["python"]["found"].startswith(sys.version.split()[0])
+    assert {check["status"] for check in checks.values()} <= {"ok", "warning", "problem"}
 
 
 def test_show(call: Call, tiny_folder: Path, tmp_path: Path) -> None:

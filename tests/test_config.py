@@ -441,3 +441,115 @@ def test_yaml_numbers_and_text_survive(tmp_path: Path) -> None:
     assert {key: type(value) for key, value in back.items()} == {key: type(value) for key, value in data.items()}
     (tmp_path / "x.yaml").write_text("\ufeffa: 1e-3\nb: 2E4\n", encoding="utf-8")
     assert read_document(tmp_path / "x.yaml").data == {"a": 0.001, "b": 20000.0}
+
+
+# --- other machines
+
+
+def machine(path: Path, **changes: Any) -> dict[str, Any]:
+    (path / "key").write_text("")
+    return {"host": "127.0.0.1", "key": str(path / "key"), "python": "/opt/venv/bin/python", **changes}
+
+
+def test_machines(tmp_path: Path, write: Callable[[str], str]) -> None:
+    (tmp_path / "exp" / "id").write_text("")
+    config = load_config(
+        write(
+            HEAD + "compute:\n  service: remote\n  bind: 10.0.0.7\n  machines:\n"
+            "    - {host: gpu1, port: 2222, user: me, key: id, python: /opt/venv/bin/python}\n"
+            "    - {host: 10.0.0.9, key: id, python: /usr/bin/python3}\n"
+        )
+    )
+    first, second = config.compute.machines
+    assert (first.host, first.port, first.user, first.key) == ("gpu1", 2222, "me", tmp_path / "exp" / "id")
+    assert (second.port, second.key, str(first)) == (22, tmp_path / "exp" / "id", "me@gpu1:2222")
+    assert second.user
+    compute = config.compute
+    assert (compute.concurrency, compute.slots, compute.data, compute.bind) == ("auto", 2, "copy", "10.0.0.7")
+    assert load_config(write(config.to_yaml())) == config
+    assert load_config("exp/my.yaml", ["compute.concurrency=5", "compute.data=path"]).compute.slots == 5
+
+
+def test_compute_defaults() -> None:
+    compute = load_config(MINIMAL).compute
+    assert (compute.service, compute.machines, compute.devices, compute.bind) == ("local", [], 1, None)
+    assert (compute.kubernetes, compute.data, compute.concurrency) == ({}, "copy", "auto")
+    assert load_config(MINIMAL).strategy.repeats == 1
+    assert load_config(changed(strategy={"name": "guess", "repeats": 3})).strategy.repeats == 3
+
+
+def test_all_problems_of_machines_together(write: Callable[[str], str]) -> None:
+    path = write(
+        HEAD
+        + "ui: {enabled: false}\n"
+        + "compute:\n"
+        + "  service: remote\n"
+        + "  bind: 0.0.0.0\n"
+        + "  kubernetes: {a: 1}\n"
+        + "  machines:\n"
+        + "    - {host: gpu1, key: nokey, python: python3}\n"
+        + "    - {host: gpu1, port: 22, key: nokey, python: /usr/bin/python3, user: -o}\n"
+        + "    - {hots: gpu2, key: nokey, python: /usr/bin/python3}\n"
+    )
+    found = {problem.partition(": ")[0].partition("line ")[2]: problem.partition(": ")[2] for problem in problems(path)}
+    assert set(found) == {
+        "5, ui.enabled", "8, compute.bind", "9, compute.kubernetes", "11, compute.machines[0].key",
+        "11, compute.machines[0].python", "12, compute.machines[1]", "12, compute.machines[1].key",
+        "12, compute.machines[1].user", "13, compute.machines[2].host", "13, compute.machines[2].hots",
+        "13, compute.machines[2].key",
+    }  # fmt: skip
+    assert found["8, compute.bind"].startswith("must be the one address that the workers reach")
+    assert found["11, compute.machines[0].key"].startswith("there is no key file ")
+    assert found["11, compute.machines[0].python"].startswith(
+        "must be an absolute path on that machine (got 'python3')"
+    )
+    assert found["12, compute.machines[1]"].startswith("gpu1, port 22 is there twice")
+    assert found["13, compute.machines[2].hots"].endswith("did you mean 'host'?")
+    assert "--no-ui" in found["5, ui.enabled"]
+
+
+@pytest.mark.parametrize(
+    ("compute", "expected"),
+    [
+        ({"machines": []}, None),
+        ({"service": "local", "concurrency": "auto", "data": "copy"}, None),
+        ({"bind": "10.0.0.7"}, "compute.bind: compute.bind is for other machines, but the service is local"),
+        ({"data": "path"}, "compute.data: compute.data is for other machines"),
+        ({"concurrency": 3}, "compute.concurrency: compute.concurrency is for other machines"),
+        ({"kubernetes": {"a": 1}}, "compute.kubernetes: compute.kubernetes is for other machines"),
+        ({"service": "remote"}, "compute.service: there is no machine for the remote service"),
+        ({"service": "kubeflow"}, "compute.service: there are no settings of the kubeflow service"),
+        ({"service": "kubeflow", "kubernetes": {"a": 1}}, None),
+        ({"service": "romete"}, "compute.service: must be 'local', 'remote', 'kubeflow' or 'frameworkcontroller'"),
+        ({"service": "remote", "machines": 3}, "compute.machines: this is not a list (got 3)"),
+        ({"bind": "gpu1", "service": "kubeflow", "kubernetes": {"a": 1}}, "compute.bind: must be an IPv4 address"),
+        ({"devices": 0}, "compute.devices: must be greater than or equal to 1"),
+        (
+            {"concurrency": 0, "service": "kubeflow", "kubernetes": {"a": 1}},
+            "compute.concurrency: must be auto or a whole number from 1 to 1024",
+        ),
+    ],
+)
+def test_one_problem_of_compute(compute: dict[str, Any], expected: str | None) -> None:
+    if expected is None:
+        assert load_config(changed(compute=compute)).compute.devices == 1
+    else:
+        (found,) = problems(changed(compute=compute))
+        assert found.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("host", "bind", "reached"),
+    [("127.0.0.1", None, True), ("localhost", None, True), ("gpu1", None, False), ("10.0.0.9", "10.0.0.7", True)],
+)
+def test_machines_elsewhere_need_an_address_of_ours(tmp_path: Path, host: str, bind: str | None, reached: bool) -> None:
+    compute = {"service": "remote", "machines": [machine(tmp_path, host=host)], "bind": bind}
+    if reached:
+        assert load_config(changed(compute=compute)).compute.machines[0].host == host
+    else:
+        (found,) = problems(changed(compute=compute))
+        assert found == (
+            "compute.machines: the machines cannot reach NNI's manager, which listens on this machine alone"
+            " -> give compute.bind: an address of this machine that the workers can reach; NNI's manager listens there"
+            " without a password, see docs/security.md"
+        )

@@ -71,7 +71,8 @@ def test_packages_that_are_missing_or_of_a_wrong_version() -> None:
 
 def test_a_plugin_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "import a_module_that_is_not_there\n"
-    site = install(tmp_path / "site", {"autoseg.models": {"broken-net": "brokenplug:Net"}}, {"brokenplug": source})
+    groups = {"autoseg.models": {"broken-net": "brokenplug:Net"}}
+    site = install(tmp_path / "site", groups=groups, modules={"brokenplug": source})
     monkeypatch.syspath_prepend(str(site))
     check = only(doctor.check_plugins())
     assert (check.name, check.status) == ("model broken-net", "problem")

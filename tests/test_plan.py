@@ -16,6 +16,7 @@ import torch
 import autoseg
 from autoseg import plan as module
 from autoseg.config import DataConfig, ExperimentConfig, TrainConfig, load_config
+from autoseg.config_compute import MachineConfig
 from autoseg.data.base import DatasetInfo, SegmentationData
 from autoseg.errors import UserError
 from autoseg.plan import (
@@ -42,6 +43,7 @@ EXPERIMENT: dict[str, Any] = {
     "baselines": [{"name": "unet", "options": {"width": 4, "depth": 2}}, "random"],
     "repeats": 2,
     "compute": {"device": "cpu", "workers": 1},
+    "ui": {"enabled": False},
 }
 
 
@@ -197,6 +199,40 @@ def test_workers_share_the_time(prepared: Prepared, fixed_step: None) -> None:
     assert two.workers == 2 and two.memory_bytes >= 1.9 * one.memory_bytes
     assert [stage["seconds"] for stage in two.stages] == [stage["seconds"] for stage in one.stages]
     assert 0.45 * one.seconds < two.seconds < 0.85 * one.seconds + 5
+
+
+def test_the_page_and_repeated_searches_take_their_time(prepared: Prepared, fixed_step: None) -> None:
+    base = make_plan(prepared)
+    page = make_plan(with_config(prepared, ui=prepared.config.ui.model_copy(update={"enabled": True})))
+    assert page.seconds == pytest.approx(base.seconds + module._PAGE_SECONDS)
+    strategy = prepared.config.strategy.model_copy(update={"repeats": 3})
+    three = make_plan(with_config(prepared, strategy=strategy))
+    searching = base.stages[0]["seconds"]
+    assert base.search_seeds == [0] and three.search_seeds == [0, 1, 2]
+    assert three.seconds == pytest.approx(base.seconds + 2 * searching)
+    assert three.stages[0]["what"] == "enas over ednas, 3 seeds"
+    timed = make_plan(with_config(prepared, strategy=strategy, budget=200.0))
+    assert timed.search_seconds == pytest.approx(0.3 * 194 / 3, abs=0.2)
+
+
+def test_candidates_of_a_multi_trial_search_share_all_workers(fixed_step: None) -> None:
+    candidates = {"name": "random", "options": {"trials": 8, "epochs": 2}}
+    found = prepare(load_config({**EXPERIMENT, "strategy": candidates}))
+    compute = found.config.compute.model_copy(update={"workers": 4})
+    one, four = make_plan(found), make_plan(with_config(found, compute=compute))
+    assert one.stages[0]["seconds"] == pytest.approx(4 * four.stages[0]["seconds"])
+    assert four.seconds > module._WORKER_SECONDS + four.stages[0]["seconds"]
+
+
+def test_places_on_other_machines(prepared: Prepared, fixed_step: None) -> None:
+    machine = MachineConfig(host="127.0.0.1", user="me", key=Path("key"), python="/usr/bin/python3")
+    other = machine.model_copy(update={"port": 2222})
+    compute = prepared.config.compute.model_copy(update={"service": "remote", "machines": [machine, other]})
+    assert make_plan(with_config(prepared, compute=compute)).workers == 2
+    asked = compute.model_copy(update={"concurrency": 5})
+    plan = make_plan(with_config(prepared, compute=asked))
+    assert plan.workers == 5 and plan.gpus == 0
+    assert "the times are those of this machine" in " ".join(plan.notes)
 
 
 def test_a_budget_decides_the_lengths(prepared: Prepared, fixed_step: None) -> None:

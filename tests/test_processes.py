@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ def state(connection: Connection, threads: int) -> None:
     found: dict[str, Any] = {"imported": {"torch", "nni", "autoseg.jobs"} <= set(sys.modules)}
     import torch
 
+    found["frozen"] = gc.get_freeze_count() > 100_000
     found["cuda"] = torch.cuda.is_initialized() or torch.cuda._is_in_bad_fork()
     found["waiting"] = os.environ["OMP_WAIT_POLICY"]
     found["main"] = hasattr(main, "pytest") or hasattr(main, "__file__")
@@ -49,6 +51,7 @@ def test_a_child_begins_with_everything_imported_and_nothing_computed(threads: i
     theirs.close()
     assert ours.recv() == {
         "imported": True,
+        "frozen": True,
         "cuda": False,
         "waiting": "PASSIVE",
         "main": False,
@@ -100,7 +103,8 @@ server = multiprocessing.forkserver._forkserver._forkserver_pid
 os.kill(server, signal.SIGINT)  # while it imports
 print(processes.exit_code(processes.start(os._exit, (5,))), flush=True)
 os.kill(server, signal.SIGINT)
-print(processes.exit_code(processes.start(os._exit, (6,))), server == multiprocessing.forkserver._forkserver._forkserver_pid)
+same = server == multiprocessing.forkserver._forkserver._forkserver_pid
+print(processes.exit_code(processes.start(os._exit, (6,))), same)
 """
 
 

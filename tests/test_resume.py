@@ -98,7 +98,7 @@ def test_kill_at_random_moments(server: Server, experiment: Path, tiny_folder: P
     run, rng = tmp_path / "run", random.Random(7)
     for attempt in range(40):
         child = server.start("run", experiment, "--out", run, *(["--resume"] if attempt else []), eager=True)
-        time.sleep(rng.uniform(0.3, 1.5) + 0.1 * attempt)  # ever longer, so that it comes to an end
+        time.sleep(rng.uniform(0.3, 1.5) + 0.1 * attempt * 1.1**attempt)  # ever longer, so that it comes to an end
         code = child.kill() if child.alive() else child.wait()
         if code == 0:
             break
@@ -263,7 +263,7 @@ def test_a_torn_journal_line_is_cut_off_when_the_run_goes_on(
     """As after a power loss: half a line in the journal and half a file that was never renamed."""
     run = tmp_path / "run"
     shutil.copytree(tiny_folder, run)
-    for path in (run / "architecture.json", run / "comparison.json"):
+    for path in (run / "architecture.json", run / "comparison.json", run / "search" / "found.json"):
         path.unlink()
     shutil.rmtree(run / "models" / "searched")
     journal = run / "search" / "journal.jsonl"

@@ -29,6 +29,7 @@ from autoseg.workers import take_message
 
 log = logging.getLogger(__name__)
 
+_LAST_WORDS = 4000  # characters
 _AT_A_TIME = 16  # finished jobs that are put on the page side by side
 
 
@@ -92,10 +93,11 @@ class NniCrew(Crew):
             )
             held.callback(self.manager.stop)
             self._channel = TrialChannel(self.manager, self._on_metric, self._on_end, self._on_lost)
+            held.callback(self._channel.close)
+            if self._elsewhere is None:
+                self.show(finished_jobs(folder, plan, config))
             self._held = held.pop_all()
         self.progress.note(f"NNI's web page: {self.manager.url}")
-        if self._elsewhere is None:
-            self.show(finished_jobs(folder, plan, config))
 
     def show(self, jobs: list[Finished]) -> None:
         """Put jobs that were done before on the page; nothing is done again.
@@ -146,12 +148,11 @@ class NniCrew(Crew):
     def _on_message(self, number: int, trial_id: str, kind: str, content: Any) -> None:
         """What a trial on this machine says."""
         ticket = self._tickets.get(number)
-        if ticket is None:
+        if ticket is None or kind == "cancelled":  # of what ended it, the end of trial or manager tells
             return
         if kind == "lost":
-            self.lost(ticket, content)
-        elif kind == "cancelled":
-            self.failed(ticket, JobFailed(f"{ticket.job}: {content}"))
+            if self._tickets.pop(number, None):  # a new trial is about to stand for this job
+                self.lost(ticket, content, log_tail=self._last_words(trial_id))
         elif kind == "failed":
             message, trace = content
             self.failed(ticket, JobFailed(f"{ticket.job} failed: {message}", trace))
@@ -161,6 +162,14 @@ class NniCrew(Crew):
                 self.failed(ticket, outcome)
             elif outcome is not None:
                 self.finished(ticket, outcome)
+
+    def _last_words(self, trial_id: str) -> str:
+        """What a trial on this machine wrote last to its standard error."""
+        file = self.manager.folder / "environments" / "local-env" / "trials" / trial_id / "trial.stderr"
+        try:
+            return file.read_text(encoding="utf-8", errors="replace")[-_LAST_WORDS:]
+        except OSError:
+            return ""
 
     def _on_metric(self, number: int, trial_id: str, kind: str, value: Any) -> None:
         """What a trial reports to NNI; from other machines it is all the progress there is."""
@@ -209,14 +218,18 @@ class NniCrew(Crew):
         if self._stopped:
             return
         log.warning("NNI's manager is gone: %s", reason)
+        if self._forks:
+            self._forks.stop()  # whose last words are still heard
         with self._lock:
             self._gone = reason
-            tickets, self._tickets = list(self._tickets.values()), {}
+            tickets = [ticket for ticket in self._tickets.values() if ticket in self._running]
+            self._tickets = {}
             if self._fallback is not None:
                 self.progress.note(f"NNI's web page has stopped ({reason}); the run goes on without it")
-                if self._forks:
-                    self._forks.stop()
-                self._substitute = self._fallback()
+                try:
+                    self._substitute = self._fallback()
+                except (OSError, EOFError):
+                    log.exception("no worker processes could be started")
         for ticket in tickets:
             self._pass_on(ticket)
 

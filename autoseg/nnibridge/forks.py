@@ -95,17 +95,15 @@ class TrialForks:
     ) -> None:
         self._run, self._threads, self._work = run.resolve(), threads, work
         self._on_message, self._imported = on_message, imported
-        roomy = len(tempfile.gettempdir()) < _SOCKET_PATH
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="autoseg-", dir=None if roomy else "/tmp"
-        )  # its owner's alone
+        place = None if len(tempfile.gettempdir()) < _SOCKET_PATH else "/tmp"
+        self._folder = tempfile.TemporaryDirectory(prefix="autoseg-", dir=place)  # only its owner may look into it
         path = Path(self._folder.name) / "trials"
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(path))
         path.chmod(0o600)
         self._listener.listen(64)
         self._stopping, self._stop = os.pipe()  # what waits sees the end of this pipe
-        self._telling = threading.Lock()
+        self._telling, self._stop_once = threading.Lock(), threading.Lock()
         self._trials: list[threading.Thread] = []
         self.command = shlex.join([sys.executable, "-S", "-E", relay.__file__, str(path)])
         self._accepting = threading.Thread(target=self._accept, name="trials", daemon=True)
@@ -113,14 +111,17 @@ class TrialForks:
 
     def stop(self) -> None:
         """End all trials now, and take no more; what they have saved so far is on disk."""
-        if self._stop < 0:
-            return
-        os.close(self._stop)
-        self._stop = -1
+        with self._stop_once:
+            stop, self._stop = self._stop, -1
+        if stop < 0:
+            return  # it was called before
+        os.close(stop)
         self._accepting.join()
         deadline = time.monotonic() + 2 * _GRACE  # a server that is just starting is not waited for
         for trial in self._trials:
             trial.join(max(0.0, deadline - time.monotonic()))
+        if not any(trial.is_alive() for trial in self._trials):
+            os.close(self._stopping)
         self._listener.close()
         self._folder.cleanup()
 

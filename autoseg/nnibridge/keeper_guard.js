@@ -14,3 +14,13 @@ net.Server.prototype.listen = function (...args) {
     }
     return listen.apply(this, args);
 };
+
+// The end of the agent is the end of its trials, also of one that is still starting and does not look for us yet.
+const child_process = require('child_process'), { spawn } = child_process, trials = new Set();
+child_process.spawn = function (...args) {
+    const trial = spawn.apply(this, args);
+    trials.add(trial);
+    trial.once('exit', () => trials.delete(trial));
+    return trial;
+};
+process.on('exit', () => trials.forEach(trial => trial.kill('SIGKILL')));

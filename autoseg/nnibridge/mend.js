@@ -74,6 +74,10 @@ function mendMetrics({ NNIManager }) {
     return requestTrialJobsStatus.call(this);
   };
 }
+//    The first trial does not wait for a description of this machine, for which Python and NNI would be started.
+function mendStart(exports) {
+  exports.collectPlatformInfo = async () => ({});
+}
 
 // 2. Other machines: a dead one is noticed (ssh and the worker's channel stay silent), an ssh error does not end the
 //    manager, and nothing is installed on anybody's machine. Trials are sent to 127.0.0.1, whatever localhost means.
@@ -108,6 +112,7 @@ function mendUrls({ RestManager }) {
 const MENDED = {
   'training_service/v3/compat.js': mendTrials,
   'core/nnimanager.js': mendMetrics,
+  'trial_keeper/collect_platform_info.js': mendStart,
   'ssh2/lib/index.js': mendSsh,
   'remote_v3/ssh.js': mendInstallation,
   'command_channel/websocket/connection.js': mendHeartbeat,

@@ -6,12 +6,13 @@ While a page is up, ``RUN/nni/page.json`` says where.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from autoseg.nnibridge.ports import LOOPBACK
 from autoseg.runfolder import write_json
 
 _FILE = "page.json"
@@ -48,7 +49,7 @@ def read_page(folder: Path, *, alive: bool = True) -> Page | None:
 
     Args:
         folder: The folder of the experiments, ``RUN/nni``.
-        alive: Whether only a page counts whose process is there.
+        alive: Whether only a page counts that answers.
 
     Returns:
         The page; None when there is none.
@@ -59,11 +60,16 @@ def read_page(folder: Path, *, alive: bool = True) -> Page | None:
     """
     try:
         page = Page(**json.loads((folder / _FILE).read_text(encoding="utf-8")))
-        if alive:
-            os.kill(page.pid, 0)
-    except (OSError, ValueError, TypeError):
+        return page if not alive or _shown_at(page.port) == page.experiment else None
+    except (OSError, HTTPException, ValueError, TypeError, AttributeError):
         return None
-    return page
+
+
+def _shown_at(port: int) -> object:
+    """Id of the experiment that a manager at this port shows."""
+    with closing(HTTPConnection(LOOPBACK, port, timeout=5)) as connection:
+        connection.request("GET", "/api/v1/nni/experiment")
+        return json.loads(connection.getresponse().read()).get("id")
 
 
 def experiments(folder: Path) -> list[str]:

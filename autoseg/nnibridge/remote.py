@@ -14,21 +14,19 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from autoseg.config import ExperimentConfig
 from autoseg.errors import Problem, UserError, raise_if
 from autoseg.job import Job
 from autoseg.nnibridge.bundle import COMMAND, make_bundle
+from autoseg.nnibridge.manager import Manager, ManagerFailed
 from autoseg.nnibridge.outcome import Outcome, read_outcome
 from autoseg.nnibridge.services import SHARED, check_services, service_settings, shared_command
 from autoseg.nnibridge.ssh import Login, SshFailed, check
 from autoseg.nnibridge.worker import Worker
 from autoseg.progress import Progress
 from autoseg.runfolder import RunFolder, write_text
-
-if TYPE_CHECKING:
-    from autoseg.nnibridge.manager import Manager
 
 log = logging.getLogger(__name__)
 
@@ -122,17 +120,22 @@ class Elsewhere:
             return read_outcome(self.folder.nni / SHARED / trial, job, self.folder)
         reasons = []
         with tempfile.TemporaryDirectory(dir=self.folder.nni, prefix="fetched-") as target:
-            for worker in self._likely_first(manager, trial):
+            for number, worker in enumerate(self._likely_first(manager, trial)):
+                place = Path(target, str(number))
                 try:
-                    if worker.fetch(trial, Path(target)):
-                        return read_outcome(Path(target), job, self.folder)
+                    if worker.fetch(trial, place):
+                        return read_outcome(place, job, self.folder)
                 except SshFailed as error:
                     reasons.append(str(error))
         return Outcome(lost="; ".join(reasons) or "no machine has its results")
 
     def _likely_first(self, manager: Manager, trial: str) -> list[Worker]:
         """All workers; first the one that NNI's numbers point to, which is right unless an agent was started anew."""
-        numbers = re.search(r"worker(\d+)/trials/", str(manager.trial(trial).get("logPath", "")))
+        try:
+            place = str(manager.trial(trial).get("logPath", ""))
+        except ManagerFailed:  # it has just ended; the results are there all the same
+            place = ""
+        numbers = re.search(r"worker(\d+)/trials/", place)
         likely = int(numbers[1]) - 1 if numbers else 0
         return sorted(self.workers, key=lambda worker: self.workers.index(worker) != likely)
 
@@ -157,13 +160,14 @@ class Elsewhere:
             write_text(token, secrets.token_hex(6))
         share = -(-self.config.compute.slots // len(logins))
 
-        def equip(pair: tuple[int, Login]) -> Worker | SshFailed:
+        def equip(login: Login) -> Worker | SshFailed:
+            name = re.sub(r"[^\w.-]", "_", f"{token.read_text()}-{login.machine.host}-{login.machine.port}")
             try:
-                return Worker.equip(pair[1], self.folder, f"{token.read_text()}-{pair[0]}", share)
+                return Worker.equip(login, self.folder, name, share)
             except SshFailed as error:
                 return error
 
-        found = _side_by_side(equip, list(enumerate(logins)))
+        found = _side_by_side(equip, logins)
         failed = [Problem(str(error), "compute.machines") for error in found if isinstance(error, SshFailed)]
         workers = [worker for worker in found if isinstance(worker, Worker)]
         if not workers:

@@ -31,8 +31,9 @@ from autoseg.progress import Forwarded, Progress
 from autoseg.quiet import load_nni
 from autoseg.runfolder import read_json, write_json
 
-nni = load_nni()
-import nni.runtime.trial_command_channel.v3  # noqa: E402 - what every trial needs is imported before it begins
+load_nni()
+import nni  # noqa: E402
+import nni.runtime.trial_command_channel.v3  # noqa: E402 - not imported on demand: every trial needs it
 from nni.runtime import env_vars  # noqa: E402
 
 log = logging.getLogger(__name__)

@@ -36,7 +36,14 @@ printf '{{"run": "run", "threads": %d}}' "$threads" > code/trial.json
 pwd -P
 """
 )
-_REMOVE = "base={folder}\n" + _END_AGENTS + 'sleep 0.2; rm -rf "$base" || {{ sleep 2; rm -rf "$base"; }}\n'
+_REMOVE = (
+    "base={folder}\n"
+    + _END_AGENTS
+    + """
+rm -rf "$base" || {{ sleep 2; rm -rf "$base"; }}  # again, when something was still writing
+rmdir "${{base%/*}}" 2>/dev/null || true
+"""
+)
 _FETCH = """
 for folder in {folder}/home/nni-experiments/*/environments/*/trials/{trial}; do
   [ -d "$folder" ] && cd "$folder" && exec tar --exclude=./run/data -cf - .

@@ -25,7 +25,7 @@ def uniform_draws(values: Mapping[str, Sequence[Any]], seed: int) -> Iterator[Ch
 
     Example:
         >>> next(uniform_draws({"op": ["conv3"], "in": [[0], [1]]}, seed=0))
-        {'op': 'conv3', 'in': [1]}
+        {'in': [1], 'op': 'conv3'}
     """
     rng = random.Random(seed)
     while True:

@@ -8,6 +8,7 @@ because weights that were trained in a mixture fit no single path, and scored.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
@@ -25,6 +26,7 @@ from autoseg.train.clock import Stopwatch
 _MIXED_STEPS = 2 * 6.3  # two steps of a seven-operation mixture, each as long as 6.3 of one path, measured
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Darts(OneShot):
     """DARTS, first order: architecture and weights are trained in turn, on different images.
 
@@ -56,19 +58,16 @@ class Darts(OneShot):
     name = "darts"
     steps_in_time = 8  # each is as long as a dozen of one path
 
-    def __init__(
-        self,
-        *,
-        epochs: int = 12,
-        warmup: float = 0.2,
-        architecture_lr: float = 0.02,
-        single_level: bool = False,
-        tuning: float = 0.2,
-        lr: float | None = None,
-        candidates: int = 6,
-    ) -> None:
-        self.architecture_lr, self.single_level, self.tuning = architecture_lr, single_level, tuning
-        super().__init__(epochs=epochs, warmup=warmup, lr=lr, candidates=candidates)
+    epochs: int = 12
+    warmup: float = 0.2
+    architecture_lr: float = 0.02
+    single_level: bool = False
+    tuning: float = 0.2
+    lr: float | None = None
+    candidates: int = 6
+
+    def __post_init__(self) -> None:
+        super().__init__(epochs=self.epochs, warmup=self.warmup, lr=self.lr, candidates=self.candidates)
 
     def checks(self) -> list[tuple[bool, str, str]]:
         """Whether the options of the architecture are in range."""
@@ -109,20 +108,15 @@ class Darts(OneShot):
         return super().training_steps(steps_per_epoch) - mixed + mixed * _MIXED_STEPS
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class GumbelDarts(Darts):
     """DARTS whose mixture is sampled by Gumbel-softmax, nearly one-hot in the end.
 
+    It has the options of :class:`Darts`, and two of its own.
+
     Args:
-        epochs: Passes over the training patches, tuning included; ignored when the task has a budget in
-            seconds.
-        warmup: Share of the search in which only weights are trained, 0..1.
-        architecture_lr: Learning rate of the architecture's Adam.
-        single_level: Learn the architecture from the training images too.
         temperature: Of the softmax in the beginning: the higher, the more even the mixture.
         final_temperature: In the end.
-        tuning: Share of the search in which single paths of the candidates are trained.
-        lr: Highest learning rate of the shared weights; None takes the training's.
-        candidates: Samples of the softmax to score in the end.
 
     Source: FBNet and SNAS, as in NNI's GumbelDARTS.
 
@@ -136,29 +130,8 @@ class GumbelDarts(Darts):
 
     name = "gumbel-darts"
 
-    def __init__(
-        self,
-        *,
-        epochs: int = 12,
-        warmup: float = 0.2,
-        architecture_lr: float = 0.02,
-        single_level: bool = False,
-        temperature: float = 1.0,
-        final_temperature: float = 0.33,
-        tuning: float = 0.2,
-        lr: float | None = None,
-        candidates: int = 6,
-    ) -> None:
-        self.temperature, self.final_temperature = temperature, final_temperature
-        super().__init__(
-            epochs=epochs,
-            warmup=warmup,
-            architecture_lr=architecture_lr,
-            single_level=single_level,
-            tuning=tuning,
-            lr=lr,
-            candidates=candidates,
-        )
+    temperature: float = 1.0
+    final_temperature: float = 0.33
 
     def checks(self) -> list[tuple[bool, str, str]]:
         """Whether the temperatures are in range."""
@@ -179,15 +152,7 @@ class Proxyless(Darts):
 
     The memory of a step is that of one path; its time is nearer to that of DARTS.
 
-    Args:
-        epochs: Passes over the training patches, tuning included; ignored when the task has a budget in
-            seconds.
-        warmup: Share of the search in which only weights are trained, 0..1.
-        architecture_lr: Learning rate of the architecture's Adam.
-        single_level: Learn the architecture from the training images too.
-        tuning: Share of the search in which single paths of the candidates are trained.
-        lr: Highest learning rate of the shared weights; None takes the training's.
-        candidates: Samples of the softmax to score in the end.
+    It has the options of :class:`Darts`.
 
     Source: ProxylessNAS, as in NNI's Proxyless.
 

@@ -32,6 +32,7 @@ from autoseg.search.candidates import Pool, rank, score_pool
 from autoseg.search.keeper import SearchKeeper
 from autoseg.search.nni_paths import FromPool, PathStrategy
 from autoseg.search.objective import CostMeter, pareto_json
+from autoseg.search.silent import SilentKeeper, Unwritten
 from autoseg.search.supernet import PathSupernet, use_batch_statistics
 from autoseg.search.task import Candidate, SearchResult, SearchTask
 from autoseg.spaces.base import decisions
@@ -193,7 +194,7 @@ class OneShot(ABC):
         Args:
             task: The search, with the rank in its ``compute``; nothing is written into its folder.
         """
-        self._learn(task, _Unwritten(task.folder / "none"), Stopwatch(), CostMeter(task))
+        self._learn(task, Unwritten(task.folder / "none"), Stopwatch(), CostMeter(task))
 
     def _learn(self, task: SearchTask, journal: Journal, watch: Stopwatch, meter: CostMeter) -> Pool:
         """Train the supernet and draw the pool, as far as that has not been done."""
@@ -295,7 +296,7 @@ class OneShot(ABC):
         module = SegmentationModule(
             task.recipe.build_loss(), task.info.num_classes, self.optimisation(task.recipe), clock, compute
         )
-        make_keeper = SearchKeeper if compute.rank == 0 else _SilentKeeper
+        make_keeper = SearchKeeper if compute.rank == 0 else SilentKeeper
         keeper = make_keeper(phase, clock, warmup, journal, state_file, state, watch, task.progress)
         loaders = [loader for loader in (train, learning) if hasattr(loader, "set_epoch")]
         trainer = make_trainer(compute, [EpochSeed(task.seed, *loaders), keeper], end, start)
@@ -322,18 +323,3 @@ class OneShot(ABC):
 def _compute(task: SearchTask) -> Compute:
     """The device and precision; NNI's engines step by hand, which half precision's scaling does not survive."""
     return replace(task.compute, precision="32") if task.compute.precision == "16" else task.compute
-
-
-class _Unwritten(Journal):
-    """The journal of a rank that writes nothing."""
-
-    def append(self, row: dict[str, Any]) -> bool:
-        """Rank 0 does."""
-        return False
-
-
-class _SilentKeeper(SearchKeeper):
-    """That of the other ranks: it ends warm-up and search as rank 0's does, and writes nothing."""
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Rank 0 writes journal and state."""

@@ -63,8 +63,6 @@ class _CuredTpe(TPE):
     2. It cannot describe input choices to its tuner: here they are choices between one-element lists.
     3. It sleeps a second after every candidate.
     4. It cannot be given candidates to begin with: named points are imported into the tuner's history.
-    5. It takes candidates in training for the best of all, and would propose more of the same beside them; here
-       they count as the worst so far.
     """
 
     def __init__(self, named: list[Choices], values: dict[str, list[Any]], **options: Any) -> None:

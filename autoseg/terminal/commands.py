@@ -29,7 +29,7 @@ from autoseg.report.page import write_report
 from autoseg.runfolder import RunFolder, read_json, write_bytes, write_json
 from autoseg.search.architecture import Architecture
 from autoseg.terminal.bars import shown_progress
-from autoseg.terminal.tables import comparison_table, plan_table, plugin_table, wrapped
+from autoseg.terminal.tables import comparison_table, plan_table, wrapped
 from autoseg.train.evaluate import evaluate
 from autoseg.train.modelspec import ModelSpec
 
@@ -99,7 +99,7 @@ def write_report_again(path: Path) -> Path:
         data = None
     if folder.plan.exists():
         plan = Plan.from_json(read_json(folder.plan))
-        if all_done(folder, plan) or folder.comparison.exists():
+        if all_done(folder, plan) or (folder.failures.exists() and folder.comparison.exists()):
             write_json(folder.comparison, compare(folder, plan.models, plan.seeds))
     return write_report(path, data)
 
@@ -181,30 +181,3 @@ def audit_run(path: Path, count: int, seconds: str | None, epochs: int | None, s
         raise Interrupted(f"The state is saved; continue with\n  {again}") from interruption
     _say(f"picture: {path / 'audit' / 'audit.png'}")
     return found
-
-
-def examine() -> None:
-    """``autoseg doctor``."""
-    from autoseg.environment import describe_environment
-    from autoseg.train.compute import Compute
-
-    compute = Compute.resolve()
-    environment = describe_environment([], "", compute.device)
-    machine = environment["machine"]
-    print(f"autoseg {environment['autoseg']}, python {environment['python']}, {machine['system']}")
-    print(f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, device {machine['device']}")
-    for package, found in environment["packages"].items():
-        print(f"{package}: {found or 'not installed'}")
-    rows = registry.listing()
-    problems: list[Problem] = []
-    for plugin in registry.plugins():
-        try:
-            registry.load(plugin.kind, plugin.name)
-        except UserError as error:
-            problems += error.problems
-    broken = [row for row in rows if row["error"]]
-    if broken:
-        print(plugin_table(broken))
-    if problems:
-        raise UserError(problems)
-    print(f"all {len(rows)} plugins load")

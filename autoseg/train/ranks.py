@@ -51,13 +51,14 @@ def several_ranks(compute: Compute, target: str, arguments: Mapping[str, Any]) -
     """Have the other ranks do a job with this process, which is rank 0.
 
     Args:
-        compute: Its ``devices`` say how many ranks there are; with one nothing is started.
+        compute: Its ``devices`` say how many ranks there are; with one nothing is started. Its ``threads`` are
+            those of each rank.
         target: ``"package.module:function"`` that the other ranks call with their :class:`Compute` and
             ``arguments``. It must come to the same collective operations as the body of the ``with`` statement.
         arguments: Plain values.
 
     Yields:
-        The device, threads and rank of this process.
+        The device and rank of this process.
 
     Raises:
         UserError: A rank met something the user can mend.
@@ -101,12 +102,11 @@ def several_ranks(compute: Compute, target: str, arguments: Mapping[str, Any]) -
 
 
 def _of_rank(compute: Compute, rank: int) -> Compute:
-    """Device and threads of a rank."""
+    """What a rank computes with."""
     device = compute.device
     if device != "cpu":
         device = f"cuda:{int(device.partition(':')[2] or 0) + rank}"
-    threads = max(1, compute.threads // compute.devices)
-    return replace(compute, device=device, threads=threads, ranks=compute.devices, rank=rank)
+    return replace(compute, device=device, ranks=compute.devices, rank=rank)
 
 
 def _join(compute: Compute, folder: Path) -> None:

@@ -2,8 +2,8 @@
 
     python examples/nni/hpo.py
 
-The same experiment as ceramic.yml beside it, which is for nnictl; but here NNI's web page listens on this machine
-alone, and everything ends with this script, however it ends.
+The same experiment as ceramic.yml beside it, which is for nnictl; but with our guard, NNI's web page listens on this
+machine alone, trials that start together get their own parameters, and everything ends with this script.
 """
 
 from __future__ import annotations
@@ -16,24 +16,22 @@ import sys
 import time
 from pathlib import Path
 
-import autoseg
+from autoseg.nnibridge.guarded import guard_nni
 
 FOLDER = Path(__file__).resolve().parent
-GUARD = Path(autoseg.__file__).parent / "nnibridge" / "guard.js"
 
 
 def main() -> None:
     """Run the experiment and print the best trial."""
     options = argparse.ArgumentParser(description="NNI's HPO over searches of autoseg")
-    options.add_argument("--trials", type=int, default=12)
+    options.add_argument("--trials", type=int, default=8)
     options.add_argument("--concurrency", type=int, default=2)
     options.add_argument("--port", type=int, default=8080)
     options.add_argument("--out", type=Path, default=Path("runs/nni"), help="where NNI keeps the experiment")
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of trial.yaml")
     given = options.parse_args()
 
-    os.environ["NODE_OPTIONS"] = f"--require {GUARD}"  # keeps NNI's manager to this machine
-    os.environ["AUTOSEG_PARENT"] = str(os.getpid())  # and ends it with this script
+    guard_nni()  # before NNI starts its manager
     from nni.experiment import Experiment
 
     threads = max(1, (os.cpu_count() or 1) // given.concurrency)

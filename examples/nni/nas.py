@@ -13,10 +13,9 @@ import os
 import sys
 from pathlib import Path
 
-import autoseg
+from autoseg.nnibridge.guarded import guard_nni
 
 FILE = Path(__file__).resolve().with_name("trial.yaml")
-GUARD = Path(autoseg.__file__).parent / "nnibridge" / "guard.js"
 OPTIONS = {"blocks": 3, "layers": 2, "width": 8}
 CHANNELS, CLASSES = 1, 3  # of the images in trial.yaml
 
@@ -31,8 +30,7 @@ def main() -> None:
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of trial.yaml")
     given = options.parse_args()
 
-    os.environ["NODE_OPTIONS"] = f"--require {GUARD}"  # keeps NNI's manager to this machine
-    os.environ["AUTOSEG_PARENT"] = str(os.getpid())  # and ends it with this script
+    guard_nni()  # before NNI starts its manager
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // given.concurrency))  # of each trial
     from autoseg.quiet import load_nni
 

@@ -26,11 +26,11 @@ TINY = ("data.options.count=12", "data.options.size=32", "train.epochs=2")
 
 def run(name: str, out: Path, *words: str) -> tuple[str, int]:
     """Run a script with two trials; returns what it printed and its port."""
-    port = next(free_pairs(9300))
     home = out.parent / "home"
     home.mkdir()
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "1"}
     settings = [word for text in TINY for word in ("--set", text)]
+    port = next(free_pairs(9300))
     command = [sys.executable, FOLDER / name, "--trials", "2", "--port", str(port), "--out", out, *settings, *words]
     done = subprocess.run(command, env=environment, cwd=out.parent, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -86,7 +86,7 @@ def test_nnictl_reads_the_experiment_file() -> None:
     assert config.tuner.name == "TPE" and config.training_service.platform == "local"
     words = config.trial_command.split()
     assert words[-3:-1] == ["autoseg", "trial"] and (FOLDER / words[-1]).is_file()
-    assert config.search_space_file == FOLDER / "search_space.json"
+    assert (FOLDER / config.search_space_file).is_file() and config.trial_concurrency == 1
 
 
 def test_every_value_of_the_search_space_is_one_of_the_experiment_file() -> None:

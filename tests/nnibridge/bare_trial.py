@@ -1,8 +1,8 @@
 """A trial of nothing but the standard library: python -S -E bare_trial.py. Its parameters say what it does.
 
-``{"reports": [...], "final": ...}``: values to report, as JSON
-texts; ``sleep``: seconds to live; ``stubborn``: whether signals are ignored; ``exit``: its exit code, negative for a
-signal that it sends to itself.
+``reports`` and ``final``: values to report, as JSON texts; ``pickle``: whether to report one of NNI's pickles;
+``echo``: reported together with what the trial sees; ``sleep``: seconds to live; ``stubborn``: whether signals are
+ignored; ``exit``: its exit code, negative for a signal that it sends to itself.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def main() -> int:
     if todo.get("stubborn"):
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, signal.SIG_IGN)
+    if todo.get("pickle"):
+        report(number, "PERIODICAL", 0, json.dumps({"default": {"__nni_type__": "bytes:gASVCgAAAAAAAAA="}}))
     for sequence, value in enumerate(todo.get("reports", [])):
         report(number, "PERIODICAL", sequence, value)
     if "final" in todo:

@@ -172,7 +172,7 @@ def pretended(run: Path, threads: int, send: Any) -> int:
     """The trial itself, whose job is :func:`pretend`."""
     from autoseg.nnibridge import trial
 
-    trial.run_job = pretend
+    trial.run_job = pretend  # type: ignore[assignment]
     return trial.run_trial(run, threads, send)
 
 

@@ -148,6 +148,7 @@ def test_stop_ends_all_trials_and_takes_no_more(make: Make, manager: StandIn, he
     assert until(lambda: len(heard) == 2)
     pids = [message[3][1][0] for message in heard]
     forks.stop()
+    forks.stop()
     assert [alive(pid) for pid in pids] == [False, False]
     assert [trial.wait() for trial in trials] == [143, 143]
     assert not socket.parent.exists()

@@ -93,7 +93,10 @@ def test_what_the_user_can_mend_is_told_without_a_traceback(forks: Forks, tmp_pa
         {"what": "no masks", "where": "", "fix": ""},
     ]
     assert read_json(started.output / "outcome.json") == {"problems": problems}
-    assert told[-1][2] == "mend" and [str(p) for p in told[-1][3]] == ["data: no images\n  -> put some there", "no masks"]
+    assert told[-1][2] == "mend" and [str(p) for p in told[-1][3]] == [
+        "data: no images\n  -> put some there",
+        "no masks",
+    ]
     assert manager.values("FINAL") == []
 
 

@@ -17,6 +17,7 @@ from autoseg_autosegnet.controller import Controller
 from autoseg_autosegnet.learner import Learner
 from autoseg_autosegnet.oneshot import paper_schedule
 from autoseg_autosegnet.strategy import AutoSegNetSearch
+from bench_tools import Bench
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.strategy import RandomOneShot
 from oneshot_tools import Killed, assert_same_result, assert_same_state, kill, rows
@@ -261,6 +262,35 @@ def test_multi_trial_resume_with_real_trainings(tmp_path: Path, monkeypatch: pyt
         torch.manual_seed(99)
     assert len(list((tmp_path / "cut").glob("trial-*.safetensors"))) == 1
     assert outcome(strategy.search(wide_task(tmp_path / "cut", 3))) == outcome(whole)
+
+
+def test_multi_trial_side_by_side(large: None, tmp_path: Path) -> None:
+    """How many are trained at a time, and which is ready first, makes no difference."""
+    results = []
+    for places, scramble in ((1, None), (2, None), (2, 5), (3, 6), (6, 7)):
+        folder = tmp_path / f"{places} {scramble}"
+        bench = Bench(folder, places, Large.quality, scramble)
+        strategy = AutoSegNetSearch(mode="multi-trial", trials=30, rewards_per_update=4)
+        results.append(strategy.search(replace(large_task(folder, 2), bench=bench)))
+        assert bench.most == min(places, 4)
+    assert all(outcome(result) == outcome(results[0]) for result in results)
+    serial = AutoSegNetSearch(mode="multi-trial", trials=30).search(large_task(tmp_path / "serial", 2))
+    assert outcome(serial) == outcome(results[0])
+
+
+def test_multi_trial_side_by_side_resumes(large: None, tmp_path: Path) -> None:
+    strategy = AutoSegNetSearch(mode="multi-trial", trials=14)
+    bench = Bench(tmp_path / "whole", 3, Large.quality)
+    whole = strategy.search(replace(large_task(tmp_path / "whole", 2), bench=bench))
+    for cut in range(14):
+        folder = tmp_path / str(cut)
+        before = Bench(folder, 3, Large.quality, scramble=cut, ends=cut)
+        with pytest.raises(Interrupted):
+            strategy.search(replace(large_task(folder, 2), bench=before))
+        after = Bench(folder, 3, Large.quality, scramble=cut)
+        again = strategy.search(replace(large_task(folder, 2), bench=after))
+        assert outcome(again) == outcome(whole)
+        assert len(after.ready) == 14 - cut and not set(before.ready) & set(after.trained)
 
 
 # Order, options, spaces
