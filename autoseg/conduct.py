@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
 
 from autoseg.config import ExperimentConfig
 from autoseg.crew import Crew, JobFailed, Result
@@ -21,7 +22,7 @@ from autoseg.progress import Progress
 from autoseg.report.pictures import save_architecture
 from autoseg.runfolder import Journal, RunFolder, read_json, write_json
 from autoseg.search.architecture import Architecture
-from autoseg.search.trials import TrialResult
+from autoseg.search.trials import TrialResult, read_result
 from autoseg.spaces.base import Choices
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,11 @@ class Conductor:
     def _lead(self, job: Job) -> None:
         """A multi-trial search: its strategy runs here, its candidates are jobs."""
         if not job.done(self.folder):
-            bench = CrewBench(self.crew, self._note_failure) if self.crew.slots > 1 or self.crew.elsewhere else None
+            bench = (
+                CrewBench(self.crew, self.folder.search, self._note_failure)
+                if self.crew.slots > 1 or self.crew.elsewhere
+                else None
+            )
             search(self.folder, self.prepared, self.plan, self.crew.progress, job, bench)
 
     def _note_end(self, job: Job, future: Future[Result]) -> None:
@@ -185,11 +190,12 @@ class CrewBench:
 
     Args:
         crew: Who trains them.
+        folder: Folder of the search; a candidate whose result is there is not trained again.
         on_failure: Called with a candidate that failed, and its error.
     """
 
-    def __init__(self, crew: Crew, on_failure: Callable[[Job, JobFailed], None]) -> None:
-        self.crew, self.on_failure = crew, on_failure
+    def __init__(self, crew: Crew, folder: Path, on_failure: Callable[[Job, JobFailed], None]) -> None:
+        self.crew, self.folder, self.on_failure = crew, folder, on_failure
         self.concurrency = crew.slots
 
     def begin(
@@ -204,6 +210,9 @@ class CrewBench:
             epochs: Length in epochs, or None.
             seconds: Length in seconds, or None.
         """
+        known = read_result(self.folder, number, choices)
+        if known is not None:
+            return lambda: known
         job = Job("candidate", number=number, code=code, choices=choices, epochs=epochs, seconds=seconds)
         future = self.crew.submit(job, rank=-1)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from autoseg import registry
+from autoseg.data.memory import available_memory
 from autoseg.errors import AutosegError, Problem, UserError
 from autoseg.nnibridge.ports import FIRST, LOOPBACK, check_address, free_pairs
 
@@ -105,12 +106,10 @@ def check_packages(requirements: Sequence[str] | None = None) -> list[Check]:
     """
     from packaging.requirements import Requirement
 
-    if requirements is None:
-        try:
-            requirements = metadata.requires("autoseg") or []
-        except metadata.PackageNotFoundError:
-            fix = "install it with pip, so that its plugins are found"
-            return [Check("autoseg", "problem", "runs, but is not installed", fix)]
+    try:
+        requirements = (metadata.requires("autoseg") or []) if requirements is None else requirements
+    except metadata.PackageNotFoundError:
+        return [Check("autoseg", "problem", "not installed", "install it with pip, so that its plugins are found")]
     checks = []
     for requirement in map(Requirement, requirements):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
@@ -230,12 +229,7 @@ def check_memory(available: int | None = None) -> list[Check]:
     Args:
         available: Bytes; asked from the system by default.
     """
-    if available is None:
-        try:
-            lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-            available = int(lines["MemAvailable"].split()[0]) * 1024
-        except (OSError, KeyError, ValueError):
-            return [Check("memory", "warning", "unknown on this system", "see that there are 2 GiB")]
+    available = available_memory() if available is None else available
     return [_amount("memory", available, _LEAST_MEMORY, "close other programs, or set compute.workers: 1")]
 
 
@@ -246,8 +240,7 @@ def check_disk(folder: Path, free: int | None = None) -> list[Check]:
         folder: A folder on the disk.
         free: Bytes; asked from the system by default.
     """
-    if free is None:
-        free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(folder).free if free is None else free
     return [_amount("disk", free, _LEAST_DISK, "free some space, or write runs elsewhere with --out")]
 
 
@@ -279,9 +272,8 @@ def check_machine(machine: MachineConfig) -> list[Check]:
     except UserError as error:
         problems = list(error.problems)
     except (AutosegError, OSError) as error:
-        problems = [
-            Problem(str(error), fix=f"try: ssh -p {machine.port} -i {machine.key} {machine.user}@{machine.host}")
-        ]
+        by_hand = f"try: ssh -p {machine.port} -i {machine.key} {machine.user}@{machine.host}"
+        problems = [Problem(str(error), fix=by_hand)]
     if problems:
         return [Check(name, "problem", problem.what, problem.fix) for problem in problems]
     return [Check(name, "ok", "login, Python, torch and NNI are all right")]

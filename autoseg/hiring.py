@@ -49,7 +49,7 @@ def hire(folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress) 
             if not here:
                 raise
             progress.note(f"The run goes on without NNI's web page: {error}")
-    if plan.workers == 1:
+    if plan.workers == config.compute.devices == 1:
 
         def work(job: Job, shown: Progress) -> Result:
             return do_job(job, folder, prepared, plan, shown)

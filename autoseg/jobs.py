@@ -7,6 +7,7 @@ it. A job whose result is there has been done; one that was cut continues from t
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ from autoseg.search.architecture import Architecture
 from autoseg.search.objective import Objective
 from autoseg.search.task import SearchTask
 from autoseg.search.trials import Bench, train_candidate
-from autoseg.train.compute import seed_everything
+from autoseg.train.compute import Compute, seed_everything
 from autoseg.train.cost import count_parameters, measure
 from autoseg.train.evaluate import evaluate
 from autoseg.train.modelfile import ModelFile
 from autoseg.train.modelspec import ModelSpec
+from autoseg.train.ranks import several_ranks
 from autoseg.train.trainer import train_network
 
 __all__ = ["Job", "do_job", "measure_costs", "run_job", "search", "search_task", "train_and_test"]
@@ -52,7 +54,24 @@ def run_job(job: Job, path: Path, threads: int, progress: Progress) -> dict[str,
     """
     folder, prepared = RunFolder(path), _context(path, threads)
     prepared.compute.prepare()
-    return do_job(job, folder, prepared, Plan.from_json(read_json(folder.plan)), progress)
+    plan = Plan.from_json(read_json(folder.plan))
+    arguments = {"path": str(path), "threads": threads, "job": job.to_json()}
+    with several_ranks(prepared.compute, "autoseg.jobs:take_part", arguments) as compute:
+        return do_job(job, folder, replace(prepared, compute=compute), plan, progress)
+
+
+def take_part(compute: Compute, path: str, threads: int, job: dict[str, Any]) -> None:
+    """What the other ranks of a job do: they compute with the first one, and write nothing.
+
+    Args:
+        compute: The rank.
+        path: The run folder.
+        threads: CPU threads to use.
+        job: The job, as JSON.
+    """
+    folder, prepared = RunFolder(Path(path)), _context(Path(path), threads)
+    plan = Plan.from_json(read_json(folder.plan))
+    do_job(Job.from_json(job), folder, replace(prepared, compute=compute), plan, Progress())
 
 
 @lru_cache(maxsize=1)
@@ -129,6 +148,9 @@ def search(
 ) -> dict[str, Any]:
     """Search, and write found.json into the folder of the search."""
     task = search_task(folder, prepared, plan, progress, job, bench)
+    if task.compute.rank:
+        prepared.strategy.take_part(task)
+        return {}
     result = prepared.strategy.search(task)
     for note in result.notes:
         progress.note(note)
@@ -169,6 +191,8 @@ def train_and_test(
         progress=progress,
         label=f"{spec.label}, seed {seed}",
     )
+    if compute.rank:
+        return {}
     for note in trained.notes:
         progress.note(f"{spec.label}, seed {seed}: {note}")
     trained.write_history(place / "history.csv")

@@ -197,8 +197,7 @@ def _places(config: ExperimentConfig, device: str, jobs: int) -> int:
     compute = config.compute
     if compute.service == "local":
         return worker_count(compute.workers, device, jobs, compute.devices)
-    asked = max(1, len(compute.machines)) if compute.concurrency == "auto" else int(compute.concurrency)
-    return min(asked, jobs)
+    return min(compute.slots, jobs)
 
 
 def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:

@@ -118,10 +118,13 @@ def prepare(config: ExperimentConfig, control: dict[str, Any] | None = None) -> 
             problems.append(Problem(str(error), where, "change its options"))
         return None
 
-    compute = attempt("compute", lambda: Compute.resolve(config.compute.device, config.compute.precision))
+    compute = attempt("compute", lambda: _compute_here(config))
     data = attempt("data", lambda: load_data(config))
     space = registry.load("space", config.space.name)
     strategy = attempt("strategy", lambda: registry.load("strategy", config.strategy.name)(**config.strategy.options))
+    if config.compute.devices > 1 and getattr(strategy, "one_shot", False) and not hasattr(strategy, "take_part"):
+        what = f"strategy {config.strategy.name!r} cannot share a search among several devices"
+        problems.append(Problem(what, "compute.devices", "use 1, or another strategy"))
     attempt("train.loss", lambda: registry.load("loss", config.train.loss.name)(**config.train.loss.options))
     augment = config.train.augment
     if isinstance(augment, dict):
@@ -169,11 +172,23 @@ def prepared_again(
     Raises:
         UserError: This machine does not have the device.
     """
-    compute = Compute.resolve(config.compute.device, config.compute.precision)
+    compute = _compute_there(config)
     space = registry.load("space", config.space.name)
     strategy = registry.load("strategy", config.strategy.name)(**config.strategy.options)
     drawn = Architecture(config.space.name, dict(config.space.options), dict(control))
     return Prepared(config, data, normalisation, compute, space, strategy, _baselines(config), drawn)
+
+
+def _compute_here(config: ExperimentConfig) -> Compute:
+    """What this machine computes with; jobs for other machines find out there whether the device exists."""
+    if config.compute.service != "local":
+        return Compute.resolve()
+    return _compute_there(config)
+
+
+def _compute_there(config: ExperimentConfig) -> Compute:
+    """What the machine that does a job computes with."""
+    return Compute.resolve(config.compute.device, config.compute.precision, devices=config.compute.devices)
 
 
 def _baselines(config: ExperimentConfig) -> list[ModelSpec]:

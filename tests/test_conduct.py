@@ -194,7 +194,7 @@ def test_one_of_two_searches_may_fail(setting: Setting) -> None:
 
 def test_when_every_search_fails_the_error_is_that_of_a_search(setting: Setting) -> None:
     made = setting({**ENAS, "repeats": 2}, search_seeds=[0, 1])
-    failed = {f"search_seed_{n}": JobFailed(f"search, seed {n} failed", f"trace {n}") for n in (0, 1)}
+    failed: dict[str, Any] = {f"search_seed_{n}": JobFailed(f"search, seed {n} failed", f"trace {n}") for n in (0, 1)}
     crew = Pretending(*made[:2], slots=1, **failed, unet_seed_0=JobFailed("unet, seed 0 failed", "another trace"))
     with pytest.raises(JobFailed, match="search, seed 1 failed") as caught:
         conduct(made, crew)
@@ -268,7 +268,7 @@ def test_a_failed_candidate_scores_0_and_the_search_goes_on(setting: Setting) ->
 def test_a_resumed_search_knows_which_candidates_had_failed(setting: Setting) -> None:
     made = setting(RANDOM)
     folder, prepared, _ = made
-    ends: dict[str, Exception] = {"candidate_2": JobFailed("candidate 2 failed", TRACE)}
+    ends: dict[str, Any] = {"candidate_2": JobFailed("candidate 2 failed", TRACE)}
     ends["unet_seed_0"] = JobFailed("unet, seed 0 failed", TRACE)
     conduct(made, Pretending(folder, prepared, **ends))
     journal = folder.journal.read_text()
@@ -283,7 +283,7 @@ def test_a_resumed_search_knows_which_candidates_had_failed(setting: Setting) ->
 
 def test_when_all_candidates_fail_there_is_nothing_to_train(setting: Setting) -> None:
     made = setting(RANDOM)
-    ends: dict[str, Exception] = {
+    ends: dict[str, Any] = {
         f"candidate_{n}": JobFailed(f"candidate {n} failed: ValueError") for n in (1, 2, 3, 4)
     }
     crew = Pretending(*made[:2], **ends)

@@ -94,10 +94,10 @@ def candidate(folder: RunFolder, number: int, miou: float | None, **more: Any) -
 
 def test_candidates_are_those_that_were_trained_and_are_in_the_journal(folder: RunFolder) -> None:
     Journal(folder.journal).append({"kind": "search", "concurrency": 2})
-    for number, (miou, more) in enumerate(
-        [(0.5, {}), (None, {"refused": "too large"}), (0.0, {"failed": True}), (0.25, {})]
-    ):
-        candidate(folder, number, miou, **more)
+    candidate(folder, 0, 0.5)
+    candidate(folder, 1, None, refused="too large")
+    candidate(folder, 2, 0.0, failed=True)
+    candidate(folder, 3, 0.25)
     for number in (0, 3, 4):  # the last has not been written down yet
         write_json(result_file(folder.search, number), {"choices": {}, "miou": 0.5, "curve": [{"default": number / 8}]})
     found = finished_jobs(folder, plan(), CONFIG)

@@ -66,6 +66,11 @@ def prepared(ui: bool, **compute: Any) -> Prepared:
     return local
 
 
+def arguments_of(crew: Any) -> Any:
+    """What a crew that is played here was made with."""
+    return crew.arguments
+
+
 def plan(workers: int) -> Plan:
     return Plan(Recipe(epochs=1), None, ["searched"], [0], workers=workers)
 
@@ -87,14 +92,14 @@ def test_with_the_page_the_jobs_are_trials_and_workers_are_in_reserve(
     folder: RunFolder, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hiring, "NniCrew", lambda *arguments: SimpleNamespace(arguments=arguments))
-    threads, fallback = hire(folder, prepared(ui=True), plan(2), told).arguments[3::2]
+    threads, fallback = arguments_of(hire(folder, prepared(ui=True), plan(2), told))[3::2]
     assert threads == 4 and fallback().arguments == (2, folder.path, 4, told, 0)
     assert is_packed(folder.data)
 
 
 def test_trials_elsewhere_have_no_reserve(folder: RunFolder, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hiring, "NniCrew", lambda *arguments: SimpleNamespace(arguments=arguments))
-    assert hire(folder, prepared(ui=True, **REMOTE), plan(2), told).arguments[5] is None
+    assert arguments_of(hire(folder, prepared(ui=True, **REMOTE), plan(2), told))[5] is None
 
 
 @pytest.mark.parametrize(("workers", "kind"), [(1, Alone), (2, Pool)])

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from autoseg.errors import UserError
 from autoseg.runfolder import Journal, read_json, write_json
-from autoseg.search.objective import CostMeter
+from autoseg.search import health
+from autoseg.search.objective import CostMeter, pareto_json
 from autoseg.search.supernet import PathSupernet
-from autoseg.search.task import Candidate, SearchTask
+from autoseg.search.task import Candidate, SearchResult, SearchTask
 from autoseg.spaces.base import Choices, choices_key, named_points, plain
 from autoseg.train.clock import Stopwatch
 from autoseg.train.compute import seed_everything
@@ -171,3 +172,36 @@ def rank(task: SearchTask, candidates: list[Candidate], meter: CostMeter, watch:
         cost = meter.of(candidate.choices, full=True)
         ranked[i] = replace(candidate, flops=cost.flops, latency_ms=cost.latency_ms)
     return ranked
+
+
+def concluded(
+    task: SearchTask,
+    candidates: list[Candidate],
+    meter: CostMeter,
+    journal: Journal,
+    watch: Stopwatch,
+    notes: list[str],
+    *,
+    learns: bool,
+) -> SearchResult:
+    """The result of a one-shot search: candidates ranked, pareto.json written, doubts about the search noted.
+
+    Args:
+        task: The search.
+        candidates: All that were scored, at least one.
+        meter: Cost of the candidates.
+        journal: Journal of the search.
+        watch: Time of the whole search.
+        notes: What is to be noted already.
+        learns: Whether the engine learns which choices are good.
+    """
+    ranked = rank(task, candidates, meter, watch)
+    write_json(task.folder / "pareto.json", pareto_json(task, ranked))
+    rows = [row for row in journal.rows if row["kind"] == "epoch"]
+    learning = [row for row in rows if row["phase"] == "search"]
+    notes = list(notes)
+    if learns and rows and not learning:
+        early = "its time ended within the warm-up, and nothing was learned about the choices"
+        notes.append(f"The search has not converged: {early}.")
+    notes += health.diagnosis(learning, ranked[0].choices, task.space_class)
+    return SearchResult(task.architecture(ranked[0].choices), ranked, rows, watch.wall, notes)

@@ -17,7 +17,7 @@ from autoseg.spaces.base import Choices, choices_key
 from autoseg.train.cost import Cost, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from autoseg.search.task import Candidate, SearchTask
 
@@ -139,6 +139,26 @@ class CostMeter:
             "objective",
             "raise the limit, or make the networks of the space smaller (width, layers)",
         )
+
+
+def none_admitted(objective: Objective, refused: Sequence[Mapping[str, Any]]) -> Problem:
+    """Names the limits that stood in the way of all candidates, and how near these came to each.
+
+    Args:
+        objective: The limits.
+        refused: Journal rows of the candidates: ``params``, ``flops`` and ``latency_ms``, None where not measured.
+    """
+    limits = {k: v for k, v in asdict(objective).items() if v is not None}
+    nearest = []
+    for name, limit in limits.items():
+        values = [row[name.removeprefix("max_")] for row in refused]
+        measured = [value for value in values if value is not None]
+        smallest = f"the smallest of these has {min(measured):,}" if measured else "it cannot be measured here"
+        if not measured or min(measured) > limit:
+            nearest.append(f"{name} is {limit:,} and {smallest}")
+    reason = "; ".join(nearest) or "each breaks one limit or another"
+    what = f"none of the {len(refused)} architectures that were tried keeps the limits: {reason}"
+    return Problem(what, "objective", "raise the limit, or make the space narrower or shallower")
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> list[bool]:

@@ -12,7 +12,6 @@ from there. With lengths in epochs the result does not depend on interruptions.
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
@@ -26,27 +25,24 @@ from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
 from autoseg.errors import Problem, UserError, raise_if
-from autoseg.runfolder import Journal, write_json
-from autoseg.search import health
-from autoseg.search.candidates import Pool, rank, score_pool
+from autoseg.runfolder import Journal
+from autoseg.search.candidates import Pool, concluded, score_pool
 from autoseg.search.keeper import SearchKeeper
 from autoseg.search.nni_paths import FromPool, PathStrategy
-from autoseg.search.objective import CostMeter, pareto_json
+from autoseg.search.objective import CostMeter
 from autoseg.search.silent import SilentKeeper, Unwritten
 from autoseg.search.supernet import PathSupernet, use_batch_statistics
 from autoseg.search.task import Candidate, SearchResult, SearchTask
 from autoseg.spaces.base import decisions
 from autoseg.statefile import load_tree
 from autoseg.train.clock import Stopwatch
-from autoseg.train.compute import Compute, seed_everything
+from autoseg.train.compute import seed_everything
 from autoseg.train.distributed import agreed, check_batch
 from autoseg.train.fit import EpochSeed, make_trainer, quiet_lightning
 from autoseg.train.instep import make_clock
 from autoseg.train.module import Optimisation, SegmentationModule
 from autoseg.train.recipe import Recipe
 from autoseg.train.trainer import train_loader
-
-log = logging.getLogger(__name__)
 
 POOL_SEED = 1 << 20
 STATE = "state.safetensors"
@@ -174,19 +170,7 @@ class OneShot(ABC):
         candidates = self.explore(task, supernet, pool, journal, watch, meter)
         if not candidates:
             raise UserError(meter.nothing_admitted())
-        candidates = rank(task, candidates, meter, watch)
-        write_json(task.folder / "pareto.json", pareto_json(task, candidates))
-        best = candidates[0]
-        rows = [row for row in journal.rows if row["kind"] == "epoch"]
-        learning = [row for row in rows if row["phase"] == "search"]
-        notes = list(pool.notes)
-        if self.learns and rows and not learning:
-            notes.append(
-                "The search has not converged: its time ended within the warm-up, and nothing was learned about "
-                "the choices."
-            )
-        notes += health.diagnosis(learning, best.choices, task.space_class)
-        return SearchResult(task.architecture(best.choices), candidates, rows, watch.wall, notes)
+        return concluded(task, candidates, meter, journal, watch, pool.notes, learns=self.learns)
 
     def take_part(self, task: SearchTask) -> None:
         """What the other ranks do while rank 0 searches: train the supernet with it.
@@ -292,7 +276,7 @@ class OneShot(ABC):
             learning = self.learning_batches(task, task.recipe.patch_side(divisor), train)
         else:
             strategy, warmup, learning = PathStrategy(lambda space: FromPool(pool.paths)), 0.0, []
-        compute = _compute(task)
+        compute = task.compute.without_scaling()
         module = SegmentationModule(
             task.recipe.build_loss(), task.info.num_classes, self.optimisation(task.recipe), clock, compute
         )
@@ -318,8 +302,3 @@ class OneShot(ABC):
         engine = strategy.oneshot_module
         engine.to(task.compute.device)
         return engine
-
-
-def _compute(task: SearchTask) -> Compute:
-    """The device and precision; NNI's engines step by hand, which half precision's scaling does not survive."""
-    return replace(task.compute, precision="32") if task.compute.precision == "16" else task.compute

@@ -18,7 +18,7 @@ from autoseg.runfolder import Journal
 from autoseg.search import health, trials
 from autoseg.search.candidates import rank
 from autoseg.search.engine import Answer
-from autoseg.search.objective import CostMeter
+from autoseg.search.objective import CostMeter, none_admitted
 from autoseg.search.task import Candidate, SearchTask
 from autoseg.search.trials import Bench, InProcessBench, TrialProgress, TrialResult
 from autoseg.spaces.base import Choices, choices_key, operations_in, plain
@@ -167,7 +167,7 @@ class TrialLedger:
             AutosegError: The trainings of all have failed.
         """
         if not self.trained:
-            raise UserError(self._nothing_admitted())
+            raise UserError(none_admitted(self.task.objective, self.refused))
         if all(row.get("failed") for row in self.trained):
             raise AutosegError(f"none of the {len(self.trained)} candidates was trained: {self.trained[0]['note']}")
         found = [
@@ -293,17 +293,3 @@ class TrialLedger:
 
     def _state(self) -> str:
         return f"best mIoU {self.best:.3f}" if self.trained else ""
-
-    def _nothing_admitted(self) -> Problem:
-        """Names the limits that stood in the way, and how near the candidates came to each."""
-        limits = {k: v for k, v in asdict(self.task.objective).items() if v is not None}
-        nearest = []
-        for name, limit in limits.items():
-            values = [row[name.removeprefix("max_")] for row in self.refused]
-            measured = [value for value in values if value is not None]
-            smallest = f"the smallest of these has {min(measured):,}" if measured else "it cannot be measured here"
-            if not measured or min(measured) > limit:
-                nearest.append(f"{name} is {limit:,} and {smallest}")
-        reason = "; ".join(nearest) or "each breaks one limit or another"
-        what = f"none of the {len(self.refused)} architectures that were tried keeps the limits: {reason}"
-        return Problem(what, "objective", "raise the limit, or make the space narrower or shallower")

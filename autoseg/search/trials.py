@@ -23,6 +23,7 @@ from autoseg.runfolder import read_json, write_json
 from autoseg.search.task import SearchTask
 from autoseg.spaces.base import Choices
 from autoseg.train.compute import seed_everything
+from autoseg.train.distributed import agreed
 from autoseg.train.module import TrainingDiverged
 from autoseg.train.trainer import train_network
 
@@ -153,7 +154,7 @@ def train_candidate(
     Raises:
         UserError: The data, the state file or the result file is unusable.
     """
-    found = read_result(task.folder, number, choices)
+    found = agreed(task.compute, lambda: read_result(task.folder, number, choices))
     if found is not None:
         return found
     began, cpu = time.monotonic(), time.process_time()
@@ -181,7 +182,8 @@ def train_candidate(
         miou=score, seconds=round(length, 3), cpu_seconds=round(time.process_time() - cpu, 3), note=note
     )
     told = {"number": number, "choices": choices, "code": task.architecture(choices).code}
-    write_json(result_file(task.folder, number), {**told, **result, "curve": curve})
+    if not task.compute.rank:  # one of several ranks writes
+        write_json(result_file(task.folder, number), {**told, **result, "curve": curve})
     return result
 
 

@@ -6,7 +6,7 @@ import os
 import random
 import re
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -104,6 +104,10 @@ class Compute:
     def lightning_precision(self) -> str:
         """Lightning's name of the precision."""
         return _LIGHTNING_PRECISION[self.precision]
+
+    def without_scaling(self) -> Compute:
+        """For engines that step by hand, which the scaling of half precision does not survive: float32 in its place."""
+        return replace(self, precision="32") if self.precision == "16" else self
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context for a forward pass outside Lightning."""

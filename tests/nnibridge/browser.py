@@ -7,7 +7,7 @@ import shutil
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -42,6 +42,8 @@ class WebPage:
 
     def __init__(self, driver: Chrome, url: str) -> None:
         self.driver, self.url = driver, url
+        driver.get("about:blank")  # what was open there may miss its server
+        driver.get_log("browser")
 
     def api(self, path: str) -> Any:
         """The JSON that NNI's server answers under ``/api/v1/nni``."""
@@ -119,13 +121,18 @@ class WebPage:
         """Open one of the graphs over the list of trials."""
         self.click(self.driver.find_element("xpath", f"//button[@role='tab'][contains(., '{name}')]"))
 
-    def inked(self, selector: str) -> int:
-        """How many pixels of a graph are not empty."""
+    def coloured(self, selector: str) -> int:
+        """How many pixels of a graph have a colour; axes and texts are grey."""
         self.wait_for(selector)
         script = """
             const canvas = document.querySelector(arguments[0]), {width, height} = canvas;
-            const pixels = canvas.getContext('2d').getImageData(0, 0, width, height).data;
-            return pixels.filter((value, index) => index % 4 === 3 && value > 0).length;"""
+            const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
+            let found = 0;
+            for (let i = 0; i < data.length; i += 4) {
+                const [red, green, blue] = data.subarray(i, i + 3);
+                found += Math.max(red, green, blue) - Math.min(red, green, blue) > 60;
+            }
+            return found;"""
         return int(self.driver.execute_script(script, selector))
 
     def click(self, element: WebElement) -> None:
@@ -137,16 +144,18 @@ class WebPage:
         """Wait until so many elements are there; the first of them."""
         from selenium.webdriver.support.ui import WebDriverWait
 
-        def found(driver: Chrome) -> list[WebElement] | bool:
+        def found(driver: Chrome) -> WebElement | bool:
             elements = driver.find_elements("css selector", selector)
-            return elements if len(elements) >= count else False
+            return elements[0] if len(elements) >= count else False
 
         message = f"no {count} of {selector} in {self.driver.current_url}"
-        return WebDriverWait(self.driver, _PATIENCE).until(found, message)[0]
+        element: Any = WebDriverWait(self.driver, _PATIENCE).until(found, message)
+        return cast("WebElement", element)
 
     def complaints(self) -> list[str]:
         """Severe messages of the browser's console, but for fonts that cannot be had without a network."""
-        found = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+        told: list[Any] = self.driver.get_log("browser")
+        found = [entry["message"] for entry in told if entry["level"] == "SEVERE"]
         return [message for message in found if _FONTS not in message.partition(" ")[0]]
 
 

@@ -45,15 +45,14 @@ SHORT = {
     "baselines": [UNET],
 }
 PATIENCE = 300.0  # seconds; a machine may be busy
-GRAPH = ".graph canvas"
 
 
-def until(found: Callable[[], Any], run: subprocess.Popen[str]) -> Any:
-    """Wait until something is there, or the run has ended."""
+def until(found: Callable[[], Any], run: subprocess.Popen[str] | None = None) -> Any:
+    """Wait until something is there; the run must not end meanwhile."""
     deadline = time.monotonic() + PATIENCE
     while not (value := found()):
         assert time.monotonic() < deadline, "nothing happens"
-        assert run.poll() is None, run.communicate()[0]
+        assert run is None or run.poll() is None, run.communicate()[0]
         time.sleep(0.2)
     return value
 
@@ -165,14 +164,15 @@ def test_a_run_that_was_killed_can_be_looked_at(chromium: Any, runs: Runs) -> No
     before = numbers(page)
     run.send_signal(signal.SIGKILL)
     run.wait(20)
+    until(lambda: read_page(folder / "nni") is None)  # NNI's manager ends with its parent
     with shown(folder) as url:
         page = WebPage(chromium, url)
         assert "VIEWED" in page.overview()
         assert numbers(page).items() >= before.items()
         rows = page.table(len(before))
         for name, number in before.items():
-            expected = ("SUCCEEDED",) if name.startswith("candidate") else ("SYS_CANCELED", "USER_CANCELED")
-            assert rows[number]["status"] in expected
+            candidate, status = name.startswith("candidate"), rows[number]["status"]
+            assert status in (("SUCCEEDED",) if candidate else ("SYS_CANCELED", "USER_CANCELED", "FAILED"))
         assert page.complaints() == []
 
 
@@ -180,9 +180,8 @@ def test_the_page_of_a_finished_run(chromium: Any, finished: Path) -> None:
     with shown(finished) as url:
         page = WebPage(chromium, url)
         check_finished(page, finished, exact=False)
-        empty = page.inked(GRAPH)
         page.tab("Intermediate result")
-        assert page.inked(GRAPH) > 1.2 * empty
+        until(lambda: page.coloured(".intermediate-graph canvas") > 200)
         keys = page.intermediate_keys(numbers(page)["search, seed 0"])
         assert keys[:2] == ["default", "loss"] and "entropy" in keys
         probabilities = [key for key in keys if key.startswith("p(")]

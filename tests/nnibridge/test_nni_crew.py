@@ -129,7 +129,7 @@ def crew(folder: RunFolder, played: Played) -> NniCrew:
 
 def notes_of(crew: NniCrew) -> list[str]:
     notes: list[str] = []
-    crew.progress.note = notes.append  # type: ignore[method-assign]
+    crew.progress.note = notes.append  # type: ignore[method-assign, assignment]
     return notes
 
 

@@ -175,5 +175,5 @@ def test_nothing_is_left_on_a_machine_when_we_are_killed(tmp_path: Path, machine
     finally:
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-    spent = wait_for("the end of everything on the machine", lambda: not machines[0].processes(), 60)
+    spent = wait_for("the end of everything on the machine", lambda: not machines[0].processes(), 30)
     print(f"everything on the machine was gone after {spent:.1f} s")

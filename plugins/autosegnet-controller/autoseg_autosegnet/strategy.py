@@ -142,6 +142,15 @@ class AutoSegNetSearch:
         """
         return self._search.training_steps(steps_per_epoch)
 
+    def take_part(self, task: SearchTask) -> None:
+        """In the other ranks of a one-shot search over several devices: compute with the first one.
+
+        Args:
+            task: The same search.
+        """
+        assert isinstance(self._search, ControllerOneShot)
+        self._search.take_part(task)
+
     def search(self, task: SearchTask) -> SearchResult:
         """Search, or continue a search that was interrupted.
 
