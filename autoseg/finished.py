@@ -23,12 +23,12 @@ class Finished:
     Attributes:
         job: The job.
         curve: Figures of its epochs; ``default`` is the one to judge by.
-        final: Its result, likewise.
+        result: Its result, as :func:`autoseg.jobs.run_job` returns it.
     """
 
     job: Job
     curve: list[dict[str, float]]
-    final: dict[str, Any]
+    result: dict[str, Any]
 
 
 def finished_jobs(folder: RunFolder, plan: Plan, config: ExperimentConfig) -> list[Finished]:
@@ -48,8 +48,8 @@ def finished_jobs(folder: RunFolder, plan: Plan, config: ExperimentConfig) -> li
         if job.done(folder):
             place = folder.model(job.label, job.seed)
             test = read_json(place / "test.json")
-            final = {"default": test["val_miou"], "params": test["params"], "code": job.code}
-            found.append(Finished(job, list(_history(place / "history.csv")), final))
+            result = {"miou": test["val_miou"], "epoch": test["best_epoch"], "params": test["params"]}
+            found.append(Finished(job, list(_history(place / "history.csv")), result))
     return found
 
 
@@ -59,7 +59,7 @@ def _candidates(folder: RunFolder) -> Iterator[Finished]:
         if row["kind"] == "candidate" and file.exists():
             job = Job("candidate", number=row["number"], code=row["code"], choices=row["choices"])
             kept = read_json(file)
-            yield Finished(job, kept.get("curve", []), {"default": row["miou"] or 0.0, "code": row["code"]})
+            yield Finished(job, kept.get("curve", []), {"miou": row["miou"]})
 
 
 def _searches(folder: RunFolder, plan: Plan) -> Iterator[Finished]:
@@ -69,11 +69,11 @@ def _searches(folder: RunFolder, plan: Plan) -> Iterator[Finished]:
         if job.done(folder) and rows:  # a multi-trial search shows as its candidates
             kept = read_json(place / "found.json")
             curve = [
-                {"default": row["reward"] or 0.0}
-                | {key: row[key] for key in ("loss", "entropy", "stability") if isinstance(row.get(key), float)}
+                {"default": row["reward"] or 0.0, "stability": row.get("stability") or 0.0}
+                | {key: row[key] for key in ("loss", "entropy") if isinstance(row.get(key), float)}
                 for row in rows
             ]
-            yield Finished(job, curve, {"default": kept["miou"], "code": kept["code"]})
+            yield Finished(job, curve, {"miou": kept["miou"], "code": kept["code"]})
 
 
 def _history(path: Path) -> Iterator[dict[str, float]]:

@@ -48,9 +48,9 @@ class Job:
     architecture: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without what says nothing about a job of this kind."""
+        """Plain values, the name of the job first, without what says nothing about a job of this kind."""
         told = {"candidate": ("number",), "search": ("seed",), "training": ("label", "seed")}[self.kind]
-        return {
+        return {"job": str(self)} | {
             key: value for key, value in asdict(self).items() if key == "kind" or key in told or value not in _EMPTY
         }
 
@@ -61,7 +61,7 @@ class Job:
         Raises:
             TypeError: It has other keys.
         """
-        return cls(**value)
+        return cls(**{key: entry for key, entry in value.items() if key != "job"})
 
     def done(self, folder: RunFolder) -> bool:
         """Whether the result is in the run folder."""

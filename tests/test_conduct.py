@@ -283,9 +283,7 @@ def test_a_resumed_search_knows_which_candidates_had_failed(setting: Setting) ->
 
 def test_when_all_candidates_fail_there_is_nothing_to_train(setting: Setting) -> None:
     made = setting(RANDOM)
-    ends: dict[str, Any] = {
-        f"candidate_{n}": JobFailed(f"candidate {n} failed: ValueError") for n in (1, 2, 3, 4)
-    }
+    ends: dict[str, Any] = {f"candidate_{n}": JobFailed(f"candidate {n} failed: ValueError") for n in (1, 2, 3, 4)}
     crew = Pretending(*made[:2], **ends)
     with pytest.raises(AutosegError, match=r"none of the 4 candidates was trained.*candidate 1 failed: ValueError"):
         conduct(made, crew)

@@ -37,7 +37,8 @@ def read(path: Path) -> Any:
 def test_the_run_folder_has_every_file_of_the_contract_and_nothing_else(tiny_folder: Path) -> None:
     expected = {"config.yaml", "environment.json", "plan.json", "architecture.json", "comparison.json", "report.html"}
     expected |= {"log.txt", ".lock", "architecture.svg", "architecture.png"}
-    expected |= {f"search/{name}" for name in ("journal.jsonl", "state.safetensors", "pool.json", "pareto.json", "found.json")}
+    searched = ("journal.jsonl", "state.safetensors", "pool.json", "pareto.json", "found.json")
+    expected |= {f"search/{name}" for name in searched}
     for model in MODELS:
         for seed in SEEDS:
             place = f"models/{model}/seed-{seed}"

@@ -49,7 +49,7 @@ def trained(folder: RunFolder, label: str, seed: int, done: bool = True) -> None
     place = folder.model(label, seed)
     TRAINED.write_history(place / "history.csv")
     if done:
-        write_json(place / "test.json", {"val_miou": 0.5, "params": 1234, "miou": 0.125})
+        write_json(place / "test.json", {"val_miou": 0.5, "best_epoch": 3, "params": 1234, "miou": 0.125})
 
 
 def test_a_new_run_has_nothing_to_show(folder: RunFolder) -> None:
@@ -67,7 +67,7 @@ def test_the_curve_of_a_training_is_the_one_it_reported(folder: RunFolder) -> No
         {"default": 0.25},
         {"default": 0.5, "loss": 0.25},
     ]
-    assert found.final == {"default": 0.5, "params": 1234, "code": ""}  # the validation, never the test
+    assert found.result == {"miou": 0.5, "epoch": 3, "params": 1234}  # the validation, never the test
 
 
 def test_a_training_that_was_cut_is_not_finished(folder: RunFolder) -> None:
@@ -104,10 +104,8 @@ def test_candidates_are_those_that_were_trained_and_are_in_the_journal(folder: R
     assert [str(finished.job) for finished in found] == ["candidate 1", "candidate 4"]
     assert [finished.job.choices for finished in found] == [{"op": "conv0"}, {"op": "conv3"}]
     assert [finished.curve for finished in found] == [[{"default": 0.0}], [{"default": 0.375}]]
-    assert [finished.final for finished in found] == [
-        {"default": 0.5, "code": "E=[0]"},
-        {"default": 0.25, "code": "E=[3]"},
-    ]
+    assert [finished.result for finished in found] == [{"miou": 0.5}, {"miou": 0.25}]
+    assert [finished.job.code for finished in found] == ["E=[0]", "E=[3]"]
 
 
 def epochs(place: Path, *rewards: float | None) -> None:
@@ -127,7 +125,7 @@ def test_each_one_shot_search_shows_its_epochs(folder: RunFolder) -> None:
         {"default": 0.0, "loss": 0.5, "stability": 0.75},
         {"default": 7.25, "loss": 0.5, "stability": 0.75},
     ]
-    assert found[1].final == {"default": 0.5, "code": "E=[7]"}
+    assert found[1].result == {"miou": 0.5, "code": "E=[7]"}
 
 
 def test_a_torn_line_of_a_journal_is_no_obstacle(folder: RunFolder) -> None:
@@ -135,4 +133,4 @@ def test_a_torn_line_of_a_journal_is_no_obstacle(folder: RunFolder) -> None:
     write_json(result_file(folder.search, 0), {"choices": {}, "miou": 0.5})
     write_text(folder.journal, folder.journal.read_text() + '{"kind": "cand')
     (found,) = finished_jobs(folder, plan(), CONFIG)
-    assert found.curve == [] and found.final["default"] == 0.5
+    assert found.curve == [] and found.result["miou"] == 0.5

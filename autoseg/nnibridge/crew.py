@@ -22,6 +22,7 @@ from autoseg.nnibridge.channel import TrialChannel
 from autoseg.nnibridge.forks import Imported, TrialForks, TrialRequest
 from autoseg.nnibridge.manager import Manager, ManagerFailed
 from autoseg.nnibridge.remote import Elsewhere
+from autoseg.nnibridge.trial import final_figures
 from autoseg.plan import Plan
 from autoseg.progress import Progress
 from autoseg.runfolder import RunFolder
@@ -30,6 +31,7 @@ from autoseg.workers import take_message
 log = logging.getLogger(__name__)
 
 _LAST_WORDS = 4000  # characters
+_SETTLING = 3.0  # seconds
 _AT_A_TIME = 16  # finished jobs that are put on the page side by side
 
 
@@ -130,6 +132,7 @@ class NniCrew(Crew):
 
     def stop(self) -> None:
         """End the experiment and all of its trials."""
+        self._settle()
         self._stopped = True
         self._channel.close()
         if self._forks:
@@ -139,11 +142,21 @@ class NniCrew(Crew):
         if self._substitute:
             self._substitute.stop()
 
+    def _settle(self) -> None:
+        """Let NNI note the end of the trials whose jobs are done; it would call them cancelled."""
+
+        def done() -> bool:
+            return not any(ticket.future.done() for ticket in list(self._tickets.values()))
+
+        with self._ended:
+            if self.manager.alive and not self._ended.wait_for(done, _SETTLING):
+                log.info("NNI has not noted the end of all trials")
+
     def _imported(self, request: TrialRequest) -> Imported | None:
         """Asked for every trial on this machine: what to show for a job that was done before."""
         with self._lock:
             finished = self._shown.get(request.sequence_id)
-        return Imported(finished.final, finished.curve) if finished else None
+        return Imported(final_figures(finished.job, finished.result), finished.curve) if finished else None
 
     def _on_message(self, number: int, trial_id: str, kind: str, content: Any) -> None:
         """What a trial on this machine says."""
@@ -185,7 +198,9 @@ class NniCrew(Crew):
                     self.manager.set_concurrency(self.slots)
                 self._ended.notify_all()
                 return
-        ticket = self._tickets.pop(number, None)
+        with self._ended:
+            ticket = self._tickets.pop(number, None)
+            self._ended.notify_all()
         if ticket is None:
             return
         if self._elsewhere:

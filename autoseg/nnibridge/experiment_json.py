@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_UNLIMITED = 10**9
 SEARCH_SPACE = {"kind": {"_type": "choice", "_value": ["search", "candidate", "training"]}}
 """Shown in the page: a trial is a search, a candidate of one, or the training of a network."""
 
@@ -50,7 +49,6 @@ def experiment_json(
     config.trial_command = trial_command
     config.trial_code_directory = str(code)
     config.trial_concurrency = slots
-    config.max_trial_number = _UNLIMITED
     config.experiment_working_directory = str(folder)
     config.tuner.name = "Random"  # one that NNI knows; what chooses is at the other end of the tuner channel
     if gpus:

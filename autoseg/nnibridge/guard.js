@@ -28,15 +28,17 @@ net.Server.prototype.listen = function (...args) {
 
 // 2. Who may do what. Web pages of other sites are kept out (a name that is made to point here, a foreign Origin); what
 //    starts programs or adds trials needs the token, which only our Python side has. Reading, cancelling and the
-//    channels of trials and workers stay open, for the page and the trials have no token.
-const OPEN = /^(PUT \/env\/.+|(PUT|DELETE) \/api\/v1\/nni\/experiment\/?|DELETE \/api\/v1\/nni\/trial-jobs\/[^/]+\/?)$/i;
+//    channels of trials and workers stay open, for the page and the trials have no token. Of the experiment's limits the
+//    page may change how many trials run at a time alone: a limit on their number would have the run wait for ever.
+const OPEN = new RegExp('^(PUT /env/.+|PUT /api/v1/nni/experiment/?\\?update_type=TRIAL_CONCURRENCY'
+  + '|DELETE /api/v1/nni/(experiment|trial-jobs/[^/?]+)/?)$', 'i');
 function refused({ headers, method, url }) {
   const host = headers.host ?? '', name = host.replace(/:\d*$/, '').replace(/^\[|\]$/g, ''), place = url.split('?')[0];
   if (name !== 'localhost' && name !== bind && !net.isIP(name)) return true;
   if (headers.origin !== undefined && headers.origin.split('://')[1] !== host) return true;
   if (headers['x-autoseg-token'] === token) return false;
   if (headers.upgrade !== undefined) return !/^\/platform\//i.test(place);
-  return !['GET', 'HEAD', 'OPTIONS'].includes(method) && !OPEN.test(`${method} ${place}`);
+  return !['GET', 'HEAD', 'OPTIONS'].includes(method) && !OPEN.test(`${method} ${url}`);
 }
 const emit = http.Server.prototype.emit;
 http.Server.prototype.emit = function (event, request, answer, ...rest) {

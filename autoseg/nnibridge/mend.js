@@ -53,7 +53,9 @@ function mendTrials({ V3asV1 }) {
     this.v3.onTrialEnd = callback => onTrialEnd.call(this.v3, (id, ...rest) => {
       callback(id, ...rest);
       const trial = this.trialJobs[id];
-      if (trial.status === 'USER_CANCELED' && !trial.cancelled) trial.status = 'SYS_CANCELED';
+      const cancelled = trial.isEarlyStopped ? 'EARLY_STOPPED' : 'USER_CANCELED'; // whatever its exit code is
+      if (trial.cancelled) trial.status = cancelled;
+      else if (trial.status === 'USER_CANCELED') trial.status = 'SYS_CANCELED';
     });
     return start.call(this);
   } });

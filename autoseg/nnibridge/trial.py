@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -91,19 +91,21 @@ def run_trial(run: Path, threads: int, send: Send | None = None) -> int:
         tell("failed", (message, trace))
         return 1
     write_json(output / "outcome.json", {"result": result})
-    reports.final(final_figures(result))
+    reports.final(final_figures(job, result))
     tell("done", result)
     return 0
 
 
-def final_figures(result: dict[str, Any]) -> dict[str, Any]:
+def final_figures(job: Job, result: Mapping[str, Any]) -> dict[str, Any]:
     """The result of a job as NNI's page shows it: ``default`` is its validation mIoU.
 
     Example:
-        >>> final_figures({"miou": 0.5, "code": "E=[0]"})
-        {'default': 0.5, 'miou': 0.5, 'code': 'E=[0]'}
+        >>> final_figures(Job("candidate", code="E=[0]"), {"miou": 0.5, "seconds": 2.0, "note": ""})
+        {'default': 0.5, 'code': 'E=[0]'}
     """
-    return {"default": result.get("miou", 0.0), **result}
+    told = {key: result[key] for key in ("params", "epoch") if key in result}
+    code = result.get("code") or job.code
+    return {"default": result.get("miou") or 0.0, **told, **({"code": code} if code else {})}
 
 
 def _progress(send: Send | None, reports: Reports) -> Callable[[str, tuple[Any, ...]], None]:

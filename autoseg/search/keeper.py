@@ -130,8 +130,12 @@ class SearchKeeper(Callback):
 
 
 def _figures(row: dict[str, Any], distribution: health.Distribution) -> dict[str, float]:
-    """A journal row as figures: the reward, loss and health, and how probable the most probable values are."""
-    told = {"default": row["reward"] or 0.0, **{name: row[name] for name in ("loss", "entropy", "stability")}}
+    """A journal row as figures: the reward, loss and health, and how probable the most probable values are.
+
+    The names are the same in every epoch: NNI's page offers those of the first.
+    """
+    told = {"default": row["reward"] or 0.0, **{name: row[name] for name in ("loss", "entropy")}}
+    told["stability"] = row["stability"] or 0.0  # nothing to compare the first epoch with
     for label, value in health.most_probable(distribution).items():
-        told[f"p({label}={value})"] = distribution[label][value]
+        told[f"p({label})"] = distribution[label][value]
     return {name: float(value) for name, value in told.items() if value is not None and math.isfinite(value)}

@@ -114,6 +114,11 @@ def page_is_up(run: Path, child: Child, after: int = 0) -> int:
     return page.stat().st_mtime_ns
 
 
+def results_come(run: Path, child: Child, enough: int) -> None:
+    """Wait until a run has so many results."""
+    assert wait_for(lambda: len(results(run)) >= enough, child.alive, 0.02), child.output
+
+
 def test_five_kills_in_one_run(server: Server, experiment: Path, whole: Path, tmp_path: Path) -> None:
     run, rng = tmp_path / "run", random.Random(5)
     before: Results = {}
@@ -123,7 +128,7 @@ def test_five_kills_in_one_run(server: Server, experiment: Path, whole: Path, tm
         early = kill == 1  # in its first steps
         if not early:
             page, enough = page_is_up(run, child, page), len(before) + rng.randint(1, 2)
-            assert wait_for(lambda enough=enough: len(results(run)) >= enough, child.alive), child.output
+            results_come(run, child, enough)
         time.sleep(rng.uniform(0.2, 1.5))
         assert child.kill() == -signal.SIGKILL, child.output
         outlived.append(seconds_until_gone(run, child, IMPORTING if early else ORPHANED))
@@ -167,8 +172,8 @@ def parent(pid: int) -> int:
 
 def one_more(run: Path, child: Child) -> None:
     """Wait for another result, and then for a trial at work."""
-    enough = len(results(run)) + 1
-    assert wait_for(lambda: len(results(run)) >= enough and trials(child), child.alive, 0.02), child.output
+    results_come(run, child, len(results(run)) + 1)
+    assert wait_for(lambda: trials(child), child.alive), child.output
 
 
 def resume_command(child: Child) -> list[str]:
@@ -198,8 +203,7 @@ def test_signals_end_everything_and_the_run_survives_the_death_of_each_of_its_he
     os.kill(trials(child)[0], signal.SIGKILL)
     one_more(run, child)
     os.kill(fork_server(child), signal.SIGKILL)
-    enough = len(results(run)) + 2
-    assert wait_for(lambda: len(results(run)) >= enough, child.alive, 0.02), child.output
+    results_come(run, child, len(results(run)) + 2)
     os.kill(json.loads((run / "nni" / "page.json").read_text())["pid"], signal.SIGKILL)
     assert child.wait() == 0, child.output
     outlived.append(seconds_until_gone(run, child))

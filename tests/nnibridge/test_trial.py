@@ -57,7 +57,7 @@ def test_a_trial_does_the_job_that_nni_gives_it(forks: Forks, tmp_path: Path) ->
     assert started.process.returncode == 0
     assert read_json(started.output / "outcome.json") == {"result": result}
     assert read_json(started.output / "architecture.json") == job.architecture
-    assert manager.values("FINAL") == [{"default": 0.75, "miou": 0.75, "threads": 2, "run": "run", "code": "E=[0]"}]
+    assert manager.values("FINAL") == [{"default": 0.75, "code": "E=[0]"}]
     assert told[0] == (3, "trial3", "progress", ("begin", ("unet, seed 0", 3, "epochs")))
     assert told[-2:] == [
         (3, "trial3", "progress", ("end", ("unet, seed 0", "done"))),
