@@ -22,6 +22,8 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from autoseg.fork_server import SERVER_OF
+
 PRELOAD = ["autoseg.jobs", "autoseg.workers", "autoseg.nnibridge.trial"]
 """What the server imports; importing them must start no thread of torch and no CUDA."""
 
@@ -96,11 +98,12 @@ def end_with_parent() -> None:
 
 def _end_with_parent(number: int) -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    else:
-        while os.getppid() == number:
+    gone = False
+    while not gone and os.getppid() == number:  # of a child: the server, whose end is also its own
+        if parent is None:
             time.sleep(_WATCH)
+        else:
+            gone = bool(wait([parent.sentinel], _WATCH))
     os._exit(1)  # files are written whole, so nothing is lost but the work since they were
 
 
@@ -113,11 +116,12 @@ def _as_server_of_ours() -> Iterator[None]:
     process decides what becomes of the others.
     """
     forkserver.set_forkserver_preload(PRELOAD)
+    environment = {**_ENVIRONMENT, SERVER_OF: str(os.getpid())}
     resource_tracker.ensure_running()  # the server needs it, and its start would lift the block
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    before = {name: os.environ.get(name) for name in environment}
     script = sys.modules["__main__"]
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits it
-    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if before[name] is None})
+    os.environ.update({name: value for name, value in environment.items() if before[name] is None})
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
         yield

@@ -294,18 +294,28 @@ def test_a_candidate_is_a_readable_job(setting: Setting) -> None:
     folder, prepared, _ = setting(RANDOM)
     crew, seen = Pretending(folder, prepared, slots=3), []
     crew.candidate = lambda job: seen.append(job) or {"miou": 0.5, "seconds": 1.0, "cpu_seconds": 1.0, "note": ""}  # type: ignore[method-assign, func-returns-value, assignment]
-    bench = CrewBench(crew, lambda job, error: None)
+    bench = CrewBench(crew, folder.search, lambda job, error: None)
     assert bench.concurrency == 3
     result = bench.begin(4, {"op": "conv3"}, code="E=[0]", epochs=None, seconds=2.5)()
     assert result == {"miou": 0.5, "seconds": 1.0, "cpu_seconds": 1.0, "note": ""}
     (job,) = seen
     assert job.to_json() == {
+        "job": "candidate 5",
         "kind": "candidate",
         "number": 4,
         "code": "E=[0]",
         "choices": {"op": "conv3"},
         "seconds": 2.5,
     }
+
+
+def test_a_candidate_that_was_trained_but_not_written_down_is_no_job_again(setting: Setting) -> None:
+    folder, prepared, _ = setting(RANDOM)
+    crew = Pretending(folder, prepared)
+    bench = CrewBench(crew, folder.search, lambda job, error: None)
+    for choices in ({"op": "conv3"}, {"op": "conv3"}, {"op": "conv5"}):  # the last is another candidate
+        assert bench.begin(4, choices, code="E=[0]", epochs=1, seconds=None)()["miou"] == 5 / 16
+    assert crew.done == ["candidate 5"] * 2
 
 
 def test_the_trainings_carry_what_another_machine_needs(setting: Setting) -> None:

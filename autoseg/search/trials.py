@@ -7,6 +7,7 @@ folder, and a trial whose result is there is not trained again.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Protocol, TypedDict
 import numpy as np
 import torch
 
+from autoseg.errors import AutosegError
 from autoseg.progress import Progress
 from autoseg.runfolder import read_json, write_json
 from autoseg.search.task import SearchTask
@@ -26,6 +28,8 @@ from autoseg.train.compute import seed_everything
 from autoseg.train.distributed import agreed
 from autoseg.train.module import TrainingDiverged
 from autoseg.train.trainer import train_network
+
+log = logging.getLogger(__name__)
 
 
 class TrialResult(TypedDict):
@@ -89,9 +93,19 @@ class InProcessBench:
     ) -> Callable[[], TrialResult]:
         """See :meth:`Bench.begin`; the returned function trains."""
         del code  # for people who look on
-        return lambda: train_candidate(
-            self.task, number, choices, epochs=epochs, seconds=seconds, progress=self.shown()
-        )
+
+        def result() -> TrialResult:
+            try:
+                return train_candidate(
+                    self.task, number, choices, epochs=epochs, seconds=seconds, progress=self.shown()
+                )
+            except AutosegError:
+                raise
+            except Exception as error:
+                log.exception("candidate %d failed", number + 1)
+                raise AutosegError(f"candidate {number + 1} failed: {type(error).__name__}: {error}") from error
+
+        return result
 
 
 def state_file(task: SearchTask, number: int) -> Path:

@@ -28,7 +28,6 @@ CHANGES: dict[str, Any] = {
 }
 LABELS = ("searched", "unet", "random")
 ORPHANED = 15.0  # seconds after which nothing may be left
-IMPORTING = 60.0  # the same when the fork server was still importing, which it does to the end
 
 Results = dict[str, tuple[int, bytes]]
 
@@ -131,7 +130,7 @@ def test_five_kills_in_one_run(server: Server, experiment: Path, whole: Path, tm
             results_come(run, child, enough)
         time.sleep(rng.uniform(0.2, 1.5))
         assert child.kill() == -signal.SIGKILL, child.output
-        outlived.append(seconds_until_gone(run, child, IMPORTING if early else ORPHANED))
+        outlived.append(seconds_until_gone(run, child, ORPHANED))
         now = results(run)
         assert {name: now[name] for name in before} == before
         before = now

@@ -241,14 +241,14 @@ def test_a_manager_that_is_lost_while_finished_jobs_are_shown_leaves_nothing_run
     folder: RunFolder, played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     played.alive = False
-    monkeypatch.setattr(module, "finished_jobs", lambda *_: [Finished(UNET, [], {"default": 0.5})])
+    monkeypatch.setattr(module, "finished_jobs", lambda *_: [Finished(UNET, [], {"miou": 0.5})])
     with pytest.raises(ManagerFailed):
         NniCrew(folder, load_config(CONFIG), PLAN, 1, Told(), Echo)
     assert played.calls == ["channel closed", "stopped", "stopped"]  # channel, manager, forks
 
 
 def test_finished_jobs_take_no_place_of_those_to_do(crew: NniCrew, played: Played) -> None:
-    crew.show([Finished(UNET, [{"default": 0.25}], {"default": 0.5}), Finished(OTHER, [], {"default": 0.75})])
+    crew.show([Finished(UNET, [{"default": 0.25}], {"miou": 0.5}), Finished(OTHER, [], {"miou": 0.75})])
     assert played.concurrency == [2 + module._AT_A_TIME]
     future = crew.submit(Job("search"))
     assert not crew.all_shown(0.01)
@@ -312,8 +312,9 @@ def test_a_resumed_run_shows_what_is_done_and_does_the_rest(real: tuple[NniCrew,
     parameters = [json.loads(trial["hyperParameters"][0])["parameters"] for trial in (shown, done)]
     assert parameters == [UNET.to_json(), OTHER.to_json()]
     final = [json.loads(json.loads(trial["finalMetricData"][0]["data"])) for trial in (shown, done)]
-    assert final[0] == {"default": read_json(test)["val_miou"], "params": read_json(test)["params"], "code": ""}
-    assert final[1] == {"default": result["miou"], **result}
+    kept = read_json(test)
+    assert final[0] == {"default": kept["val_miou"], "params": kept["params"], "epoch": kept["best_epoch"]}
+    assert final[1] == {"default": result["miou"], "params": result["params"], "epoch": result["epoch"]}
     metrics = crew.manager._node.request("GET", f"/metric-data/{shown['trialJobId']}")
     curve = [json.loads(json.loads(metric["data"])) for metric in metrics if metric["type"] == "PERIODICAL"]
     config, plan = load_config(folder.config), Plan.from_json(read_json(folder.plan))
