@@ -131,7 +131,9 @@ def adopt_environment() -> None:
             module.trial_env_vars = new  # type: ignore[attr-defined]
     nni.trial._experiment_id, nni.trial._trial_id = os.environ["NNI_EXP_ID"], os.environ["NNI_TRIAL_JOB_ID"]
     nni.trial._sequence_id = int(os.environ["NNI_TRIAL_SEQ_ID"])
-    direct(os.environ["NNI_TRIAL_COMMAND_CHANNEL"])
+    manager = os.environ.get("NNI_TRIAL_COMMAND_CHANNEL")  # a container reports through its output instead
+    if manager:
+        direct(manager)
 
 
 def _keep_log(send: Send | None) -> None:

@@ -17,7 +17,6 @@ from autoseg.search.architecture import Architecture
 from autoseg.search.batches import RewardBatches
 from autoseg.search.enas import Enas
 from autoseg.search.objective import CostMeter, Objective
-from autoseg.search.oneshot import _compute
 from autoseg.search.supernet import PathSupernet
 from autoseg.search.task import SearchResult, SearchTask
 from autoseg.spaces.ednas import EdNas
@@ -407,9 +406,9 @@ def test_bfloat16(tmp_path: Path) -> None:
 
 def test_half_precision_is_left_to_the_finalists(tmp_path: Path) -> None:
     task = replace(planted_task(tmp_path, 0), compute=Compute("cuda", "16", 1))
-    assert _compute(task) == Compute("cuda", "32", 1)
+    assert task.compute.without_scaling() == Compute("cuda", "32", 1)
     bf16 = replace(task, compute=Compute("cpu", "bf16", 1))
-    assert _compute(bf16) is bf16.compute
+    assert bf16.compute.without_scaling() is bf16.compute
 
 
 def test_the_controller_learns_to_keep_the_limits(tmp_path: Path) -> None:
