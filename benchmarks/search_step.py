@@ -24,12 +24,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from bounds import Bound
 from torch import Tensor, nn
 
 from autoseg.data.batches import Normalisation
@@ -58,24 +58,6 @@ from nni.nas.strategy import RandomOneShot  # noqa: E402
 KWARGS: dict[str, Any] = {"width": 16, "nodes": 2}
 BATCH, CLASSES = 8, 3
 ARCHITECTURE_LR, LR, CLIP = 0.02, 3e-3, 1.0
-
-
-@dataclass
-class Bound:
-    """A measured figure and the most it may be."""
-
-    what: str
-    value: float
-    most: float
-    unit: str = ""
-
-    @property
-    def kept(self) -> bool:
-        return self.value <= self.most
-
-    def __str__(self) -> str:
-        verdict = "ok  " if self.kept else "OVER"
-        return f"{verdict} {self.what}: {self.value:.3f}{self.unit} (at most {self.most}{self.unit})"
 
 
 def space() -> SearchNet:

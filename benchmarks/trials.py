@@ -21,32 +21,15 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from bounds import Bound
 
 CONCURRENCY = 2
 PER_TRIAL, AGAINST_STOCK, PAGE = 1.2, 0.2, 3.0  # s, fraction, s
 STRIDE = 50
 GROWTH = 25.0  # MB that a process may grow between the first fifty trials and the last
-
-
-@dataclass
-class Bound:
-    """A measured figure and the most it may be."""
-
-    what: str
-    value: float
-    most: float
-    unit: str = ""
-
-    @property
-    def kept(self) -> bool:
-        return self.value <= self.most
-
-    def __str__(self) -> str:
-        verdict = "ok  " if self.kept else "OVER"
-        return f"{verdict} {self.what}: {self.value:.2f}{self.unit} (at most {self.most:g}{self.unit})"
 
 
 def nothing(job: Any, run: Path, threads: int, progress: Any) -> dict[str, Any]:

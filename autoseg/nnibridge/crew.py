@@ -100,6 +100,9 @@ class NniCrew(Crew):
                 self.show(finished_jobs(folder, plan, config))
             self._held = held.pop_all()
         self.progress.note(f"NNI's web page: {self.manager.url}")
+        if config.compute.bind:
+            reached = f"{config.compute.bind}:{self.manager.port}"
+            self.progress.note(f"warning: NNI's manager can also be reached at {reached}, and asks for no password")
 
     def show(self, jobs: list[Finished]) -> None:
         """Put jobs that were done before on the page; nothing is done again.

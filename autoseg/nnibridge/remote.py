@@ -81,7 +81,7 @@ class Elsewhere:
         if new:
             self.progress.begin(label, 1)
         shown = [f"{name} {value:.3g}" for name, value in figures.items() if name in ("default", "loss")]
-        self.progress.update(label, 0, ", ".join(shown).replace("default", "val mIoU"))
+        self.progress.update(label, figures.get("progress", 0.0), ", ".join(shown).replace("default", "val mIoU"))
 
     def collect(self, job: Job, manager: Manager, trial: str, status: str) -> Outcome:
         """Fetch what a trial has left, and put its results into the run folder.

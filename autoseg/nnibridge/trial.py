@@ -109,12 +109,24 @@ def final_figures(job: Job, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _progress(send: Send | None, reports: Reports) -> Callable[[str, tuple[Any, ...]], None]:
-    """What receives the progress of the job: NNI its figures, and the main process or the log everything."""
+    """What receives the progress of the job: NNI its figures, and the main process or the log everything.
+
+    On another machine the figures are all that the main process hears, so they say how much is done.
+    """
     alone = Progress()
+    totals: dict[str, float] = {}
+    done: dict[str, float] = {}
 
     def forward(method: str, arguments: tuple[Any, ...]) -> None:
-        if method == "figures":
-            reports.figures(arguments[1])
+        if method == "begin":
+            totals[arguments[0]] = arguments[1]
+        elif method == "update":
+            done[arguments[0]] = arguments[1]
+        elif method == "figures":
+            label, values = arguments
+            if send is None and totals.get(label):
+                values = {**values, "progress": min(1.0, done.get(label, 0.0) / totals[label])}
+            reports.figures(values)
         if send:
             send("progress", (method, arguments))
         else:
