@@ -186,7 +186,9 @@ def compare(
 @app.command()
 def ui(
     run: RunDir,
-    port: Annotated[int | None, typer.Option(help="Where to look for a free port first; 8080 unless given.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65534, help="Where to look for a free port first; 8080 unless given.")
+    ] = None,
 ) -> None:
     """Show NNI's web page of a run: live, finished or interrupted."""
     from autoseg.terminal.page import serve_page

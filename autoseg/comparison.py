@@ -23,13 +23,13 @@ def compare(folder: RunFolder, labels: list[str], seeds: list[int]) -> dict[str,
     Returns:
         The content of comparison.json: fractions 0..1, None for what is not known. Times and latencies are
         measurements; everything else is a function of configuration, data and seeds. What the search noted in
-        architecture.json, such as that it has not converged, is said in the verdict.
+        architecture.json, such as that it has not converged or that one of several failed, is said in the verdict.
 
     Raises:
         UserError: A test.json is missing or damaged, or architecture.json is damaged.
     """
     failures = read_json(folder.failures) if folder.failures.exists() else []
-    failed = {failure["label"] for failure in failures}
+    failed = {failure["label"] for failure in failures if failure["kind"] == "training"}
     labels = [x for x in labels if x not in failed or all((folder.model(x, s) / "test.json").exists() for s in seeds)]
     models: dict[str, Any] = {}
     results: dict[str, ModelResult] = {}
@@ -53,7 +53,7 @@ def compare(folder: RunFolder, labels: list[str], seeds: list[int]) -> dict[str,
             "miou_interval": [_number(end) for end in interval(result)],
         }
     notes = _search_notes(folder) + [
-        f"Left out because its training failed: {label}." for label in sorted(failed - set(labels) - {""})
+        f"Left out because its training failed: {label}." for label in sorted(failed - set(labels))
     ]
     return {"models": models, "verdict": verdict(results, notes=notes).to_json()}
 

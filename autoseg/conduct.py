@@ -13,16 +13,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
 from autoseg.config import ExperimentConfig
-from autoseg.crew import Crew, JobFailed, Result
+from autoseg.crew import Crew, JobFailed, JobLost, Result
 from autoseg.job import Job
 from autoseg.jobs import search
 from autoseg.plan import Plan
 from autoseg.prepare import CONTROL, FINALIST, Prepared
 from autoseg.progress import Progress
 from autoseg.report.pictures import save_architecture
-from autoseg.runfolder import Journal, RunFolder, read_json, write_json
+from autoseg.runfolder import RunFolder, journal_rows, read_json, write_json
 from autoseg.search.architecture import Architecture
-from autoseg.search.trials import TrialResult, read_result
+from autoseg.search.trials import TrialFailed, TrialResult, read_result
 from autoseg.spaces.base import Choices
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class Conductor:
         self.folder, self.prepared, self.plan, self.crew, self.progress = folder, prepared, plan, crew, progress
         self.failures: list[dict[str, str]] = []
         self._begun: set[str] = set()
+        self._missing: list[str] = []  # why searches are missing
 
     def run(self) -> None:
         """Do what is not done yet.
@@ -95,6 +96,8 @@ class Conductor:
         Raises:
             UserError: A job met something the user can mend.
             JobFailed: The search, or a training of what it found, failed.
+            CrewGone: The crew is gone; nothing has failed, and the run can be resumed.
+            Exception: What whoever receives the progress has raised.
         """
         self._forget_failures()
         alone = not getattr(self.prepared.strategy, "one_shot", True)
@@ -111,17 +114,19 @@ class Conductor:
                 break
             wait(pending, return_when=FIRST_COMPLETED)
             self._take_ended(pending)
+        if self.crew.broken is not None:  # when its last job was over
+            raise self.crew.broken
         failed = [failure for failure in self.failures if failure["label"] == FINALIST]
         if failed:
             raise JobFailed(failed[0]["message"], failed[0]["log"])
 
     def _forget_failures(self) -> None:
-        """What failed before is tried again, except the candidates that have been scored as failed."""
+        """What failed before is tried again, except candidates that were scored as failed, and searches too late."""
         kept = read_json(self.folder.failures) if self.folder.failures.exists() else []
-        scored = {
-            str(Job("candidate", number=r["number"])) for r in Journal(self.folder.journal).rows if r.get("failed")
-        }
-        self.failures = [failure for failure in kept if failure["job"] in scored]
+        rows = journal_rows(self.folder.journal)
+        scored = {str(Job("candidate", number=row["number"])) for row in rows if row.get("failed")}
+        chosen = self.folder.architecture.exists()
+        self.failures = [f for f in kept if f["job"] in scored or (chosen and f["kind"] == "search")]
         if self.failures:
             write_json(self.folder.failures, self.failures)
         else:
@@ -145,8 +150,8 @@ class Conductor:
         """A multi-trial search: its strategy runs here, its candidates are jobs."""
         if not job.done(self.folder):
             bench = (
-                CrewBench(self.crew, self.folder.search, self._note_failure)
-                if self.crew.slots > 1 or self.crew.elsewhere
+                CrewBench(self.crew, self.folder.search, self.plan.search_slots, self._note_failure)
+                if self.plan.search_slots > 1 or self.crew.elsewhere
                 else None
             )
             search(self.folder, self.prepared, self.plan, self.crew.progress, job, bench)
@@ -156,8 +161,10 @@ class Conductor:
             future.result()
         except JobFailed as error:
             self._note_failure(job, error)
-            if job.kind == "search" and len(self.plan.search_seeds) == 1:
-                raise
+            if job.kind == "search":
+                if len(self.plan.search_seeds) == 1:
+                    raise
+                self._missing.append(error.what)
 
     def _note_failure(self, job: Job, error: JobFailed) -> None:
         """Show and keep the message of a job and what it wrote last; the others go on."""
@@ -180,9 +187,14 @@ class Conductor:
         _, best = max(found, key=lambda pair: pair[1]["miou"])
         if len(self.plan.search_seeds) > 1:
             told = [{"seed": job.seed, "miou": each["miou"], "code": each["code"]} for job, each in found]
-            best = {**best, "searches": told}
+            best = {**best, "searches": told, "notes": [*best.get("notes", []), *map(_without, self._missing)]}
         save_architecture(best, self.folder.architecture)
         write_json(self.folder.architecture, best)
+
+
+def _without(what: str) -> str:
+    """The note on a search that is missing, given what became of it; it is not done again after the choice."""
+    return f"{what[:1].upper()}{what[1:]}; the architecture is the best of the other searches."
 
 
 class CrewBench:
@@ -191,12 +203,14 @@ class CrewBench:
     Args:
         crew: Who trains them.
         folder: Folder of the search; a candidate whose result is there is not trained again.
+        concurrency: How many are proposed at a time, however many places the crew has now.
         on_failure: Called with a candidate that failed, and its error.
     """
 
-    def __init__(self, crew: Crew, folder: Path, on_failure: Callable[[Job, JobFailed], None]) -> None:
-        self.crew, self.folder, self.on_failure = crew, folder, on_failure
-        self.concurrency = crew.slots
+    def __init__(
+        self, crew: Crew, folder: Path, concurrency: int, on_failure: Callable[[Job, JobFailed], None]
+    ) -> None:
+        self.crew, self.folder, self.concurrency, self.on_failure = crew, folder, concurrency, on_failure
 
     def begin(
         self, number: int, choices: Choices, *, code: str, epochs: int | None, seconds: float | None
@@ -209,6 +223,10 @@ class CrewBench:
             code: The same, readable.
             epochs: Length in epochs, or None.
             seconds: Length in seconds, or None.
+
+        Returns:
+            See :meth:`autoseg.search.trials.Bench.begin`. A candidate that was lost again and again raises
+            :class:`~autoseg.crew.JobLost`: what it is worth is not known, so the search cannot go on.
         """
         known = read_result(self.folder, number, choices)
         if known is not None:
@@ -221,6 +239,8 @@ class CrewBench:
                 return TrialResult(**future.result())  # type: ignore[typeddict-item]
             except JobFailed as error:
                 self.on_failure(job, error)
-                raise
+                if isinstance(error, JobLost):
+                    raise
+                raise TrialFailed(str(error)) from error
 
         return result

@@ -144,8 +144,8 @@ class UiConfig(Section):
     """NNI's web page of a running search."""
 
     enabled: bool = Field(default=True, description="true or false")
-    port: Annotated[int | Literal["auto"], PlainValidator(auto_or_whole(1, 65535))] = Field(
-        default="auto", description="auto or a port from 1 to 65535"
+    port: Annotated[int | Literal["auto"], PlainValidator(auto_or_whole(1, 65534))] = Field(
+        default="auto", description="auto or a port from 1 to 65534; the next one is needed too"
     )
 
 

@@ -178,7 +178,7 @@ def check_compute(document: Document) -> list[Problem]:
     if service == "remote" and isinstance(machines, list):
         problems += _check_machines(document, machines)
         away = [machine for machine in machines if not _is_here(machine)]
-        if away and compute.get("bind") is None:
+        if away and _is_here({"host": compute.get("bind")}):
             what = "the machines cannot reach NNI's manager, which listens on this machine alone"
             fix = (
                 "give compute.bind: an address of this machine that the workers can reach; NNI's manager listens "

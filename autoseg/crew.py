@@ -1,7 +1,8 @@
 """Who does the jobs of a run: the common part of worker processes, NNI trials, and this process alone.
 
 Jobs wait in the order of their rank, start as soon as a place is free, and answer through a future. A job
-whose process or machine was lost is tried again; one that failed for a reason of its own is not.
+whose process or machine was lost is tried again; one that failed for a reason of its own is not. When the crew
+itself is gone, or whoever receives the progress fails, all jobs end with that: it is no failure of theirs.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoseg.errors import AutosegError, UserError
+from autoseg.errors import AutosegError, UserError, machine_problem
 from autoseg.job import Job
-from autoseg.progress import Forwarded, Progress
+from autoseg.progress import Progress, Watched
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +33,31 @@ class JobFailed(AutosegError):
     """A job failed; the message is the job's own.
 
     Attributes:
+        what: What happened, without advice.
         log: What it had written last, such as its traceback; may be empty.
     """
 
     def __init__(self, message: str, log: str = "") -> None:
         super().__init__(message)
-        self.log = log
+        self.what, self.log = message, log
+
+
+class JobLost(JobFailed):
+    """The process or machine of a job was lost again and again; that need not be the job's fault.
+
+    Args:
+        what: What happened.
+        advice: What to do.
+        log: What the job had written last.
+    """
+
+    def __init__(self, what: str, advice: str, log: str = "") -> None:
+        super().__init__(f"{what}; {advice}", log)
+        self.what = what
+
+
+class CrewGone(AutosegError):
+    """The crew itself is gone, so that its jobs cannot be done now; none of them has failed."""
 
 
 @dataclass(order=True)
@@ -64,10 +84,12 @@ class Crew(ABC):
 
     Args:
         slots: Jobs at a time, 1 or more.
-        progress: Receives what the jobs report, from any thread, one call at a time.
+        progress: Receives what the jobs report, from any thread, one call at a time. When it raises, the crew
+            ends with that error, as every job does.
 
     Attributes:
         elsewhere: Whether the jobs are done by other processes.
+        broken: What has ended the crew before it was stopped, or None.
 
     Example:
         >>> class Echo(Crew):
@@ -82,7 +104,9 @@ class Crew(ABC):
     elsewhere = True
 
     def __init__(self, slots: int, progress: Progress) -> None:
-        self.slots, self.progress = slots, one_at_a_time(progress)
+        self.slots = slots
+        self.progress = Watched(progress, self._break if self.elsewhere else None)
+        self.broken: Exception | None = None
         self._waiting: list[Ticket] = []
         self._running: list[Ticket] = []
         self._numbers = itertools.count()
@@ -98,11 +122,15 @@ class Crew(ABC):
 
         Returns:
             A future with the result as :func:`autoseg.jobs.run_job` returns it. Its exception is a UserError
-            where the user can mend something, else a :class:`JobFailed`.
+            where the user can mend something, a :class:`JobFailed` where the job failed, and otherwise what has
+            ended the crew, such as :class:`CrewGone`.
         """
         with self._lock:
             ticket = Ticket(rank, next(self._numbers), job)
-            heapq.heappush(self._waiting, ticket)
+            if self.broken is None:
+                heapq.heappush(self._waiting, ticket)
+            else:
+                ticket.future.set_exception(self.broken)
         self._feed()
         return ticket.future
 
@@ -135,17 +163,38 @@ class Crew(ABC):
             advice: What to do when it happens again and again.
             log_tail: What the job had written last.
         """
-        if not self._over(ticket):
-            return
-        ticket.losses += 1
-        if ticket.losses < _ATTEMPTS and not self._stopped:
-            self.progress.note(f"{ticket.job}: {reason}; it is tried again")
-            with self._lock:
+        with self._lock:
+            if not self._over(ticket):
+                return
+            ticket.losses += 1
+            again = ticket.losses < _ATTEMPTS and not self._stopped
+            if again:
                 heapq.heappush(self._waiting, ticket)
+        if again:
+            self.progress.note(f"{ticket.job}: {reason}; it is tried again")
         else:
             advice = advice or "resume the run to try it again"
-            ticket.future.set_exception(JobFailed(f"{ticket.job}: {reason}; {advice}", log_tail))
+            ticket.future.set_exception(JobLost(f"{ticket.job}: {reason}", advice, log_tail))
         self._feed()
+
+    def gone(self, reason: str) -> None:
+        """The crew itself is gone: every job that waits, runs or is still submitted ends with :class:`CrewGone`.
+
+        Args:
+            reason: What happened, as "NNI's manager has stopped".
+        """
+        self._break(CrewGone(f"{reason}; what is done is kept, resume the run to do the rest"))
+
+    def _break(self, error: Exception) -> None:
+        """End all jobs with an error that is not theirs; those that run are not waited for."""
+        with self._lock:
+            if self.broken is not None:
+                return
+            self.broken = error
+            tickets = [*self._running, *self._waiting]
+            self._running, self._waiting = [], []
+        for ticket in tickets:
+            ticket.future.set_exception(error)
 
     def _over(self, ticket: Ticket) -> bool:
         """Free the place of a job; False when that was done already."""
@@ -189,7 +238,10 @@ class Alone(Crew):
         try:
             result = self.work(ticket.job, self.progress)
         except Exception as error:
-            self.failed(ticket, as_failure(ticket.job, error))
+            if self.progress.error is not None:
+                self._break(self.progress.error)
+            else:
+                self.failed(ticket, as_failure(ticket.job, error))
         else:
             self.finished(ticket, result)
 
@@ -197,22 +249,17 @@ class Alone(Crew):
         """Nothing is left running."""
 
 
-def one_at_a_time(progress: Progress) -> Progress:
-    """The same progress for several threads: it receives one call at a time."""
-    lock = threading.RLock()
-
-    def send(method: str, arguments: tuple[Any, ...]) -> None:
-        with lock:
-            getattr(progress, method)(*arguments)
-
-    return Forwarded(send)
-
-
 def as_failure(job: Job, error: Exception) -> Exception:
-    """What a future of a job raises for an exception in it: a UserError as it is, others as a JobFailed."""
-    if isinstance(error, UserError | JobFailed):
+    """What a future of a job raises for an exception in it.
+
+    A UserError stays as it is, what the machine is to blame for becomes one, and others become a JobFailed.
+    """
+    if isinstance(error, UserError | JobFailed | CrewGone):
         return error
     trace = "".join(traceback.format_exception(error))
-    first = str(error).splitlines()[0] if str(error) else ""
     log.error("%s failed:\n%s", job, trace)
+    problem = machine_problem(error, str(job))
+    if problem is not None:
+        return problem
+    first = str(error).splitlines()[0] if str(error) else ""
     return JobFailed(f"{job} failed: {type(error).__name__}: {first}".rstrip(": "), trace)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from autoseg import registry
+from autoseg.config_compute import ComputeConfig
 from autoseg.data.memory import available_memory
-from autoseg.errors import AutosegError, Problem, UserError
+from autoseg.errors import Problem, UserError
 from autoseg.nnibridge.ports import FIRST, LOOPBACK, check_address, free_pairs
 
 if TYPE_CHECKING:
     from autoseg.config import ExperimentConfig
-    from autoseg.config_compute import MachineConfig
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -58,13 +58,13 @@ def examine(file: Path | None = None) -> list[Check]:
     """
     config, checks = _read(file)
     checks += check_python() + check_packages() + check_plugins() + check_node()
-    first: int | str = config.ui.port if config is not None else "auto"
-    bind = config.compute.bind if config is not None else None
-    checks += check_ports(FIRST if isinstance(first, str) else first, bind)
+    port = config.ui.port if config is not None else "auto"
+    first = FIRST if isinstance(port, str) else port
+    compute = config.compute if config is not None else ComputeConfig()
+    checks += check_ports(first, compute.bind)
     checks += check_fork_server()  # before anything here touches CUDA
-    machines = config.compute.machines if config is not None else []
-    checks += check_gpu() + check_memory() + check_disk(Path.cwd()) + check_ssh(needed=bool(machines))
-    return checks + [found for machine in machines for found in check_machine(machine)]
+    checks += check_gpu() + check_memory() + check_disk(Path.cwd()) + check_ssh(needed=bool(compute.machines))
+    return checks + check_machines(compute, first)
 
 
 def text_of(checks: Sequence[Check]) -> str:
@@ -262,21 +262,22 @@ def check_ssh(needed: bool = False) -> list[Check]:
     return [Check("ssh", "ok", (done.stderr or done.stdout).strip())]
 
 
-def check_machine(machine: MachineConfig) -> list[Check]:
-    """Log into another machine and look at its Python, torch, NNI and disk."""
-    name = f"machine {machine}"
-    try:
-        from autoseg.nnibridge import ssh
+def check_machines(compute: ComputeConfig, first: int = FIRST) -> list[Check]:
+    """Log into the other machines of an experiment and look at what a run needs there.
 
-        problems = list(ssh.check(machine))
-    except UserError as error:
-        problems = list(error.problems)
-    except (AutosegError, OSError) as error:
-        by_hand = f"try: ssh -p {machine.port} -i {machine.key} {machine.user}@{machine.host}"
-        problems = [Problem(str(error), fix=by_hand)]
-    if problems:
-        return [Check(name, "problem", problem.what, problem.fix) for problem in problems]
-    return [Check(name, "ok", "login, Python, torch and NNI are all right")]
+    Args:
+        compute: The section of the experiment.
+        first: The port of NNI's page to try first.
+    """
+    from autoseg.nnibridge.machinecheck import check_all
+
+    checks = list[Check]()
+    for machine, problems in check_all(compute, first) if compute.machines else []:
+        name = f"machine {machine}"
+        checks += [Check(name, "problem", problem.what, problem.fix) for problem in problems]
+        if not problems:
+            checks.append(Check(name, "ok", "login, Python, torch, NNI and the way back are all right"))
+    return checks
 
 
 def _read(file: Path | None) -> tuple[ExperimentConfig | None, list[Check]]:

@@ -8,8 +8,23 @@ prints them without a traceback and exits with code 2.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import errno
+import logging
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+MENDABLE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or choose another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose another folder or change its permissions"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
+}
+"""Errors of the operating system that are the machine's own, and what to do about them."""
+
+_DURING_WORK = {**MENDABLE, **dict.fromkeys((errno.EIO, errno.ESTALE), "check the disk")}
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,65 @@ def raise_if(problems: Sequence[Problem]) -> None:
     """Raise one :class:`UserError` with all ``problems``, or do nothing when there are none."""
     if problems:
         raise UserError(problems)
+
+
+def machine_problem(error: BaseException, who: str = "") -> UserError | None:
+    """What the user can do about an error for which the machine is to blame, not what ran on it.
+
+    Args:
+        error: An error of the operating system, or of memory that ran out; a UserError stays as it is.
+        who: What was being done.
+
+    Returns:
+        The error for the user, or None where the machine is not to blame.
+
+    Example:
+        >>> print(machine_problem(OSError(errno.ENOSPC, "No space left on device"), "unet, seed 0"))
+        unet, seed 0: No space left on device
+          -> free some space or choose another folder; --resume continues the run
+        >>> machine_problem(ValueError("7 is too many")) is None
+        True
+    """
+    if isinstance(error, UserError):
+        return error
+    if _out_of_memory(error):
+        first = str(error).partition("\n")[0]
+        what = f"does not fit into memory ({first})" if first else "does not fit into memory"
+        fix = (
+            "free memory and continue with --resume, or start anew with a smaller train.batch or train.patch "
+            "or with fewer compute.workers"
+        )
+        return UserError(Problem(what, who, fix))
+    if isinstance(error, OSError) and error.errno in _DURING_WORK:
+        what = f"{who}: {error.strerror}" if who and error.filename else str(error.strerror)
+        where = str(error.filename) if error.filename else who
+        return UserError(Problem(what, where, f"{_DURING_WORK[error.errno]}; --resume continues the run"))
+    return None
+
+
+@contextmanager
+def machine_told(who: str) -> Iterator[None]:
+    """Raise errors for which the machine is to blame as UserErrors, see :func:`machine_problem`; log where they arose.
+
+    Args:
+        who: What is being done.
+    """
+    try:
+        yield
+    except Exception as error:
+        problem = machine_problem(error, who)
+        if problem is None or problem is error:
+            raise
+        log.error("%s: %s", who, "".join(traceback.format_exception(error)))
+        raise problem from error
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: that of Python, of numpy, or of torch on a GPU or a CPU (which is not imported here)."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    of_torch = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    return isinstance(error, MemoryError) or of_torch or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

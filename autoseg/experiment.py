@@ -27,7 +27,7 @@ from autoseg.environment import data_hash, describe_environment
 from autoseg.errors import Problem, UserError, raise_if
 from autoseg.hiring import hire
 from autoseg.jobs import measure_costs
-from autoseg.plan import Plan, make_plan, worker_count
+from autoseg.plan import Plan, make_plan, resumed, worker_count
 from autoseg.prepare import Prepared, load_experiment, prepare
 from autoseg.progress import Progress
 from autoseg.report.page import write_report
@@ -226,7 +226,10 @@ def _start(folder: RunFolder, prepared: Prepared, began: float) -> Plan:
             raise UserError(
                 Problem("the images or masks have changed since the run was started", "data", "start anew with --out")
             )
-        return Plan.from_json(read_json(folder.plan))
+        plan = resumed(Plan.from_json(read_json(folder.plan)), prepared)
+        write_text(folder.config, prepared.config.to_yaml())  # compute and ui may have changed
+        write_json(folder.plan, plan.to_json())
+        return plan
     plan = make_plan(prepared, time.monotonic() - began)  # it may refuse; then nothing has been started
     write_text(folder.config, prepared.config.to_yaml())
     write_json(folder.environment, describe_environment(plan.seeds, found, prepared.compute.device))

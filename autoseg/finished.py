@@ -11,8 +11,9 @@ from typing import Any
 from autoseg.conduct import search_jobs, training_jobs
 from autoseg.config import ExperimentConfig
 from autoseg.job import Job
+from autoseg.jobs import result_of
 from autoseg.plan import Plan
-from autoseg.runfolder import Journal, RunFolder, read_json
+from autoseg.runfolder import RunFolder, journal_rows, read_json
 from autoseg.search.architecture import Architecture
 
 
@@ -45,35 +46,32 @@ def finished_jobs(folder: RunFolder, plan: Plan, config: ExperimentConfig) -> li
     found = [*_candidates(folder), *_searches(folder, plan)]
     architecture = Architecture.read(folder.architecture) if folder.architecture.exists() else None
     for job in training_jobs(plan, config, architecture):
-        if job.done(folder):
-            place = folder.model(job.label, job.seed)
-            test = read_json(place / "test.json")
-            result = {"miou": test["val_miou"], "epoch": test["best_epoch"], "params": test["params"]}
-            found.append(Finished(job, list(_history(place / "history.csv")), result))
+        result = result_of(job, folder)
+        if result is not None:
+            found.append(Finished(job, list(_history(folder.model(job.label, job.seed) / "history.csv")), result))
     return found
 
 
 def _candidates(folder: RunFolder) -> Iterator[Finished]:
-    for row in Journal(folder.journal).rows:
-        file = folder.search / "trials" / f"{row.get('number')}.json"
-        if row["kind"] == "candidate" and file.exists():
-            job = Job("candidate", number=row["number"], code=row["code"], choices=row["choices"])
-            kept = read_json(file)
-            yield Finished(job, kept.get("curve", []), {"miou": row["miou"]})
+    """Those that were trained, also the last ones, which the search may not have written down yet."""
+    trained = [read_json(file) for file in (folder.search / "trials").glob("*.json")]
+    for kept in sorted(trained, key=lambda kept: int(kept["number"])):
+        job = Job("candidate", number=kept["number"], code=kept["code"], choices=kept["choices"])
+        yield Finished(job, kept["curve"], {"miou": kept["miou"]})
 
 
 def _searches(folder: RunFolder, plan: Plan) -> Iterator[Finished]:
     for job in search_jobs(plan):
         place = folder.search_of(job.seed, job.number)
-        rows = [row for row in Journal(place / "journal.jsonl").rows if row["kind"] == "epoch"]
-        if job.done(folder) and rows:  # a multi-trial search shows as its candidates
-            kept = read_json(place / "found.json")
+        rows = [row for row in journal_rows(place / "journal.jsonl") if row["kind"] == "epoch"]
+        result = result_of(job, folder)
+        if result is not None and rows:  # a multi-trial search shows as its candidates
             curve = [
                 {"default": row["reward"] or 0.0, "stability": row.get("stability") or 0.0}
                 | {key: row[key] for key in ("loss", "entropy") if isinstance(row.get(key), float)}
                 for row in rows
             ]
-            yield Finished(job, curve, {"miou": kept["miou"], "code": kept["code"]})
+            yield Finished(job, curve, result)
 
 
 def _history(path: Path) -> Iterator[dict[str, float]]:

@@ -17,6 +17,7 @@ import cv2
 from autoseg.config import load_config
 from autoseg.data.batches import Normalisation
 from autoseg.data.packed import is_packed, read_packed
+from autoseg.errors import machine_told
 from autoseg.job import Job
 from autoseg.plan import Plan
 from autoseg.prepare import Prepared, load_data, prepared_again
@@ -25,22 +26,32 @@ from autoseg.runfolder import RunFolder, read_json, write_bytes, write_json
 from autoseg.search.architecture import Architecture
 from autoseg.search.objective import Objective
 from autoseg.search.task import SearchTask
-from autoseg.search.trials import Bench, train_candidate
+from autoseg.search.trials import Bench, read_result, train_candidate
 from autoseg.train.compute import Compute, seed_everything
 from autoseg.train.cost import count_parameters, measure
+from autoseg.train.distributed import agreed
 from autoseg.train.evaluate import evaluate
 from autoseg.train.modelfile import ModelFile
 from autoseg.train.modelspec import ModelSpec
 from autoseg.train.ranks import several_ranks
 from autoseg.train.trainer import train_network
 
-__all__ = ["Job", "do_job", "measure_costs", "run_job", "search", "search_task", "train_and_test"]
+__all__ = [
+    "Job",
+    "do_job",
+    "measure_costs",
+    "result_of",
+    "run_job",
+    "search",
+    "search_task",
+    "train_and_test",
+]
 
 log = logging.getLogger(__name__)
 
 
 def run_job(job: Job, path: Path, threads: int, progress: Progress) -> dict[str, Any]:
-    """Do a job in this process, from nothing but the run folder.
+    """Do a job in this process, from nothing but the run folder; one that is done already is not done again.
 
     Args:
         job: What to do.
@@ -51,13 +62,17 @@ def run_job(job: Job, path: Path, threads: int, progress: Progress) -> dict[str,
     Returns:
         Plain values: ``miou`` is the validation mIoU (0..1) to judge the job by; a candidate's has all keys of
         :class:`autoseg.search.trials.TrialResult`.
+
+    Raises:
+        UserError: The user can mend something, memory or disk space for example.
     """
-    folder, prepared = RunFolder(path), _context(path, threads)
-    prepared.compute.prepare()
-    plan = Plan.from_json(read_json(folder.plan))
-    arguments = {"path": str(path), "threads": threads, "job": job.to_json()}
-    with several_ranks(prepared.compute, "autoseg.jobs:take_part", arguments) as compute:
-        return do_job(job, folder, replace(prepared, compute=compute), plan, progress)
+    with machine_told(str(job)):
+        folder, prepared = RunFolder(path), _context(path, threads)
+        prepared.compute.prepare()
+        plan = Plan.from_json(read_json(folder.plan))
+        arguments = {"path": str(path), "threads": threads, "job": job.to_json()}
+        with several_ranks(prepared.compute, "autoseg.jobs:take_part", arguments) as compute:
+            return do_job(job, folder, replace(prepared, compute=compute), plan, progress)
 
 
 def take_part(compute: Compute, path: str, threads: int, job: dict[str, Any]) -> None:
@@ -69,9 +84,11 @@ def take_part(compute: Compute, path: str, threads: int, job: dict[str, Any]) ->
         threads: CPU threads to use.
         job: The job, as JSON.
     """
-    folder, prepared = RunFolder(Path(path)), _context(Path(path), threads)
-    plan = Plan.from_json(read_json(folder.plan))
-    do_job(Job.from_json(job), folder, replace(prepared, compute=compute), plan, Progress())
+    own = Job.from_json(job)
+    with machine_told(f"{own}, rank {compute.rank}"):
+        folder, prepared = RunFolder(Path(path)), _context(Path(path), threads)
+        plan = Plan.from_json(read_json(folder.plan))
+        do_job(own, folder, replace(prepared, compute=compute), plan, Progress())
 
 
 @lru_cache(maxsize=1)
@@ -89,6 +106,9 @@ def _context(path: Path, threads: int) -> Prepared:
 
 def do_job(job: Job, folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progress) -> dict[str, Any]:
     """Do a job with what has been prepared already; returns what :func:`run_job` returns."""
+    known = agreed(prepared.compute, lambda: result_of(job, folder))
+    if known is not None:
+        return known
     if job.kind == "search":
         return search(folder, prepared, plan, _named(progress, job.label), job)
     if job.kind == "candidate":
@@ -98,6 +118,28 @@ def do_job(job: Job, folder: RunFolder, prepared: Prepared, plan: Plan, progress
     found = Architecture.from_json(job.architecture) if job.architecture else prepared.control
     spec = next(spec for spec in prepared.specs(found) if spec.label == job.label)
     return train_and_test(folder, prepared, plan, spec, job.seed, progress)
+
+
+def result_of(job: Job, folder: RunFolder) -> dict[str, Any] | None:
+    """What :func:`run_job` returned for a job that is done, read from the run folder; None while it is not.
+
+    Args:
+        job: The job.
+        folder: The run folder.
+
+    Raises:
+        UserError: The result is damaged.
+    """
+    if not job.done(folder):
+        return None
+    if job.kind == "search":
+        found = read_json(folder.search_of(job.seed, job.number) / "found.json")
+        return {"miou": found["miou"], "code": found["code"]}
+    if job.kind == "candidate":
+        result = read_result(folder.search, job.number, job.choices or {})
+        return None if result is None else dict(result)
+    test = read_json(folder.model(job.label, job.seed) / "test.json")
+    return {"miou": test["val_miou"], "epoch": test["best_epoch"], "params": test["params"]}
 
 
 def _named(progress: Progress, name: str) -> Progress:

@@ -14,14 +14,13 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
 from autoseg.config import ExperimentConfig
 from autoseg.data.base import SegmentationData, Split
 from autoseg.durations import format_duration
 from autoseg.errors import Problem, UserError
+from autoseg.gpus import gpu_groups
 from autoseg.prepare import Prepared
-from autoseg.probe import forward_seconds, peak_memory, probe_step
+from autoseg.probe import forward_seconds, probe
 from autoseg.schedule import longest_training, makespan
 from autoseg.train.modelspec import ModelSpec
 from autoseg.train.recipe import Recipe
@@ -54,7 +53,10 @@ class Plan:
         models: Labels of the networks to train, the finalist first.
         seeds: Training seeds.
         workers: Jobs done side by side.
-        gpus: GPUs that the jobs share out among themselves, one each; 0 where each takes what it finds.
+        gpus: For each job side by side, the names of the GPUs it may use, with commas between them; empty where
+            each takes what it finds.
+        search_slots: Candidates of a multi-trial search side by side, for the whole life of the run: what such a
+            search proposes depends on it.
         search_seeds: Seed of each search; more than one where a one-shot search is repeated.
         control: Choices of the random control, drawn once for all processes of the run.
         normalisation: Mean and standard deviation of the training images, measured once.
@@ -70,7 +72,8 @@ class Plan:
     seeds: list[int]
     search_patch: int | None = None
     workers: int = 1
-    gpus: int = 0
+    gpus: list[str] = field(default_factory=list)
+    search_slots: int = 1
     search_seeds: list[int] = field(default_factory=lambda: [0])
     control: dict[str, Any] | None = None
     normalisation: dict[str, Any] | None = None
@@ -89,6 +92,7 @@ class Plan:
             "search_patch": self.search_patch,
             "workers": self.workers,
             "gpus": self.gpus,
+            "search_slots": self.search_slots,
             "search_seeds": self.search_seeds,
             "control": self.control,
             "normalisation": self.normalisation,
@@ -171,6 +175,8 @@ def infer_recipe(config: ExperimentConfig, data: SegmentationData) -> tuple[Reci
 def worker_count(asked: int | str, device: str, jobs: int, ranks: int = 1) -> int:
     """How many jobs to do side by side on this machine: one for each GPU, else one for every core up to four.
 
+    Where the jobs share GPUs out, there are never more of them than groups of ``ranks`` GPUs.
+
     Args:
         asked: ``"auto"`` or a number; 0 and 1 both mean one at a time.
         device: The device of the trainings.
@@ -181,15 +187,24 @@ def worker_count(asked: int | str, device: str, jobs: int, ranks: int = 1) -> in
         >>> worker_count(2, "cpu", jobs=5), worker_count("auto", "cuda:0", jobs=5)
         (2, 1)
     """
+    groups = len(gpu_groups(device, ranks))
     if asked == "auto":
-        asked = max(gpu_count(device), 1) if device.startswith("cuda") else min(4, os.cpu_count() or 1)
-        asked //= ranks
-    return max(1, min(int(asked), jobs))
+        asked = groups or (1 if device.startswith("cuda") else min(4, os.cpu_count() or 1) // ranks)
+    return max(1, min(int(asked), jobs, groups or jobs))
 
 
-def gpu_count(device: str) -> int:
-    """GPUs of this machine that jobs may share out among themselves: none when the device names one of them."""
-    return torch.cuda.device_count() if device == "cuda" else 0
+def resumed(plan: Plan, prepared: Prepared) -> Plan:
+    """The plan of a run that goes on, with the places and GPUs that it may use now."""
+    jobs = len(plan.search_seeds) + len(plan.models) * len(plan.seeds)
+    workers = _places(prepared.config, prepared.compute.device, jobs)
+    return replace(plan, workers=workers, gpus=_gpus(prepared, workers))
+
+
+def _gpus(prepared: Prepared, workers: int) -> list[str]:
+    """For each job side by side the names of its GPUs."""
+    compute = prepared.config.compute
+    groups = gpu_groups(prepared.compute.device, compute.devices) if compute.service == "local" else []
+    return groups[:workers] if workers > 1 else []
 
 
 def _places(config: ExperimentConfig, device: str, jobs: int) -> int:
@@ -219,15 +234,16 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
     workers = _places(config, prepared.compute.device, jobs)
     here = config.compute.service == "local"
     compute = prepared.with_threads(max(1, prepared.compute.threads // (workers if here else 1))).compute
-    gpus = gpu_count(prepared.compute.device) if here and workers > 1 and config.compute.devices == 1 else 0
+    if here and config.compute.workers != "auto" and workers < min(int(config.compute.workers), jobs):
+        notes.append(f"{workers} side by side: no two jobs share a GPU, unless the device names it, as cuda:0")
     if not here:
         notes.append("the times are those of this machine; others may be faster or slower")
     steps = steps_per_epoch(data.train, recipe)
-    step = {spec.label: probe_step(spec, recipe, data.info, compute) for spec in specs}
     path = ModelSpec("search", "finalist", architecture=prepared.control)
     small = recipe if config.strategy.patch is None else replace(recipe, patch=config.strategy.patch)
     length = getattr(prepared.strategy, "training_steps", lambda n: 20.0 * n)(steps_per_epoch(data.train, small))
-    searching = _SEARCH_SETUP_SECONDS + probe_step(path, small, data.info, compute) * float(length)
+    probed = probe(specs, recipe, (path, small), data.info, compute)
+    step, searching = probed.step, _SEARCH_SETUP_SECONDS + probed.searching * float(length)
     validation, testing = (forward_seconds(split, step, recipe) for split in (data.val, data.test))
     around = {label: _SETUP_SECONDS + testing[label] for label in step}
 
@@ -277,12 +293,13 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
         seeds=seeds,
         search_patch=config.strategy.patch,
         workers=workers,
-        gpus=gpus,
+        gpus=_gpus(prepared, workers),
+        search_slots=workers,
         search_seeds=search_seeds,
         control=dict(prepared.control.choices),
         normalisation=prepared.normalisation.to_json(),
         seconds=makespan(searches, lengths, len(step), workers) + _REPORT_SECONDS + overhead,
         stages=stages,
-        memory_bytes=peak_memory(compute) * workers,
+        memory_bytes=probed.memory * workers,
         notes=notes,
     )

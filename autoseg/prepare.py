@@ -122,6 +122,9 @@ def prepare(config: ExperimentConfig, control: dict[str, Any] | None = None) -> 
     data = attempt("data", lambda: load_data(config))
     space = registry.load("space", config.space.name)
     strategy = attempt("strategy", lambda: registry.load("strategy", config.strategy.name)(**config.strategy.options))
+    if config.strategy.repeats > 1 and strategy is not None and not getattr(strategy, "one_shot", False):
+        what = f"strategy {config.strategy.name!r} trains every candidate by itself; repeating is for one-shot searches"
+        problems.append(Problem(what, "strategy.repeats", "leave it out, and give the strategy more trials"))
     if config.compute.devices > 1 and getattr(strategy, "one_shot", False) and not hasattr(strategy, "take_part"):
         what = f"strategy {config.strategy.name!r} cannot share a search among several devices"
         problems.append(Problem(what, "compute.devices", "use 1, or another strategy"))

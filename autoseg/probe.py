@@ -1,19 +1,77 @@
-"""Short measurements on this machine, from which the plan predicts time and memory."""
+"""Short measurements on this machine, from which the plan predicts time and memory.
+
+What is measured on a GPU is measured in a process of its own: CUDA's context and what torch keeps there for
+later would otherwise stay until the run ends, on the GPU of the first job, beside that job.
+"""
 
 from __future__ import annotations
 
 import math
 import resource
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
+from autoseg import processes
 from autoseg.data.base import DatasetInfo, Split
 from autoseg.errors import Problem, UserError
 from autoseg.nn.padding import pad_to_multiple
 from autoseg.train.compute import Compute, seed_everything
 from autoseg.train.modelspec import ModelSpec
 from autoseg.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe has found.
+
+    Attributes:
+        step: Seconds of a training step of each network, by its label.
+        searching: Seconds of a step of the search.
+        memory: Peak memory, bytes.
+    """
+
+    step: dict[str, float]
+    searching: float
+    memory: int
+
+
+def probe(
+    specs: Sequence[ModelSpec],
+    recipe: Recipe,
+    search: tuple[ModelSpec, Recipe],
+    info: DatasetInfo,
+    compute: Compute,
+) -> Probed:
+    """Measure a step of everything that a run trains; nothing of it stays on a GPU.
+
+    On a CPU this process measures, which costs no start of another.
+
+    Args:
+        specs: The networks.
+        recipe: How they are trained.
+        search: A path of the search, and how it is trained.
+        info: Channels and classes.
+        compute: Device, precision and threads.
+
+    Raises:
+        UserError: A step does not fit into memory.
+    """
+    compute.prepare()
+    arguments = (list(specs), recipe, search, info, compute)
+    if compute.device == "cpu":
+        return _probe(*arguments)
+    found: Probed = processes.call(_probe, arguments)
+    return found
+
+
+def _probe(
+    specs: list[ModelSpec], recipe: Recipe, search: tuple[ModelSpec, Recipe], info: DatasetInfo, compute: Compute
+) -> Probed:
+    step = {spec.label: probe_step(spec, recipe, info, compute) for spec in specs}
+    return Probed(step, probe_step(*search, info, compute), peak_memory(compute))
 
 
 def probe_step(spec: ModelSpec, recipe: Recipe, info: DatasetInfo, compute: Compute, repeats: int = 2) -> float:

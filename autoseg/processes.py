@@ -14,14 +14,16 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from autoseg.errors import AutosegError, UserError
 from autoseg.fork_server import SERVER_OF
 
 PRELOAD = ["autoseg.jobs", "autoseg.workers", "autoseg.nnibridge.trial"]
@@ -31,6 +33,10 @@ _ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}  # threads of one child that wait 
 _WATCH = 1.0  # seconds between two looks at a parent that is not ours to wait for
 
 _lock = threading.RLock()
+
+
+class CallFailed(AutosegError):
+    """A function that was called in a process of its own raised something, or the process died."""
 
 
 def warm_up() -> None:
@@ -85,6 +91,50 @@ def exit_code(process: BaseProcess, timeout: float | None = None) -> int | None:
     wait([process.sentinel], timeout)
     with _lock:  # two threads that read the code of one process at a time would get it wrong
         return process.exitcode
+
+
+def call(target: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:
+    """Call a function in a process of its own, which takes everything with it that it has occupied.
+
+    Args:
+        target: A function of an importable module.
+        args: Its arguments, which are pickled, as is what it returns.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        UserError: The function raised one.
+        CallFailed: It raised another exception, whose traceback is in the message, or its process died.
+    """
+    ours, theirs = Pipe(duplex=False)
+    with ours:
+        with theirs:
+            process = start(_answer, (theirs, target, args))
+        try:
+            kind, content = ours.recv()
+        except EOFError:
+            kind, content = "failed", f"its process ended with exit code {exit_code(process, 5)}"
+        finally:
+            process.kill()  # it has nothing more to say, or nobody waits for it any more
+            exit_code(process)
+    if kind == "mend":
+        raise UserError(content)
+    if kind == "failed":
+        raise CallFailed(f"{target.__name__} failed: {content}")
+    return content
+
+
+def _answer(connection: Connection, target: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """The child of :func:`call`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the caller decides
+    end_with_parent()
+    try:
+        connection.send(("done", target(*args)))
+    except UserError as error:
+        connection.send(("mend", list(error.problems)))
+    except Exception:
+        connection.send(("failed", traceback.format_exc()))
 
 
 def end_with_parent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -83,3 +84,48 @@ class Forwarded(Progress):
     def note(self, text: str) -> None:
         """Forward :meth:`Progress.note`."""
         self._send("note", (text,))
+
+
+class Watched(Forwarded):
+    """Passes calls on from any thread, one at a time, until whoever receives them fails.
+
+    That is nobody's failure who reports: the first error is kept, and no call is passed on after it.
+
+    Args:
+        outer: Receives the calls.
+        on_error: Called with that error, once, where it shall not be raised; without it, the call that met
+            it raises it, and so does every later one.
+
+    Attributes:
+        error: What the receiver raised, or None.
+
+    Example:
+        >>> class Gone(Progress):
+        ...     def note(self, text):
+        ...         raise OSError("the terminal is gone")
+        >>> watched = Watched(Gone(), on_error=print)
+        >>> watched.note("one sentence")
+        the terminal is gone
+        >>> watched.note("another"), type(watched.error)
+        (None, <class 'OSError'>)
+    """
+
+    def __init__(self, outer: Progress, on_error: Callable[[Exception], None] | None = None) -> None:
+        super().__init__(self._pass_on)
+        self.outer, self._on_error = outer, on_error
+        self.error: Exception | None = None
+        self._lock = threading.RLock()
+
+    def _pass_on(self, method: str, arguments: tuple[Any, ...]) -> None:
+        first = False
+        with self._lock:
+            if self.error is None:
+                try:
+                    getattr(self.outer, method)(*arguments)
+                    return
+                except Exception as error:
+                    self.error, first = error, True
+        if self._on_error is None:
+            raise self.error
+        if first:  # without the lock: whoever is told may wait for somebody who reports
+            self._on_error(self.error)

@@ -97,8 +97,43 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def journal_rows(path: Path) -> list[dict[str, Any]]:
+    r"""The whole lines of a journal, oldest first; the file stays as it is, somebody may be writing.
+
+    Args:
+        path: The file; when it does not exist there are no rows.
+
+    Raises:
+        UserError: A whole line is not a JSON object with a ``"kind"``.
+
+    Example:
+        >>> path = write_text(Path(tempfile.mkdtemp()) / "journal.jsonl", '{"kind": "epoch"}\n{"ki')
+        >>> journal_rows(path), path.read_text()[-4:]
+        ([{'kind': 'epoch'}], '{"ki')
+    """
+    rows = []
+    content = path.read_bytes() if path.exists() else b""
+    for number, line in enumerate(_whole(content).splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or "kind" not in row:
+            what = f"line {number} is not a line of a search journal"
+            raise UserError(Problem(what, str(path), "delete that line, or start the run anew with --out"))
+        rows.append(row)
+    return rows
+
+
+def _whole(content: bytes) -> bytes:
+    """The lines that have an end."""
+    return content[: content.rfind(b"\n") + 1]
+
+
 class Journal:
     """An append-only file of JSON lines, one per epoch or candidate of a search.
+
+    It is for whoever writes it, for a torn last line is cut off; others take :func:`journal_rows`.
 
     Args:
         path: The file; it is created on the first append.
@@ -119,27 +154,13 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if path.exists():
-            self._read()
-        self._keys = {self.key(row) for row in self.rows}
-
-    def _read(self) -> None:
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
+        content = path.read_bytes() if path.exists() else b""
+        whole = _whole(content)
         if len(whole) < len(content):  # a line without its end: the writer was killed
-            with self.path.open("r+b") as file:
+            with path.open("r+b") as file:
                 file.truncate(len(whole))
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict) or "kind" not in row:
-                what = f"line {number} is not a line of a search journal"
-                fix = "delete that line, or start the run anew with --out"
-                raise UserError(Problem(what, str(self.path), fix))
-            self.rows.append(row)
+        self.rows = journal_rows(path)
+        self._keys = {self.key(row) for row in self.rows}
 
     @staticmethod
     def key(row: dict[str, Any]) -> str:

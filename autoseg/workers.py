@@ -13,18 +13,37 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from autoseg import processes
-from autoseg.crew import Crew, JobFailed, Ticket, as_failure
+from autoseg.crew import Crew, JobFailed, Result, Ticket, as_failure
 from autoseg.errors import UserError
+from autoseg.gpus import VISIBLE, GpuShares
 from autoseg.job import Job
 from autoseg.jobs import run_job
 from autoseg.progress import Forwarded, Progress
 
 _PATIENCE = 0.5  # seconds in which idle workers end by themselves
+_DYING = 5.0  # seconds in which a worker that has closed its pipe ends by itself
+
+Send = Callable[[str, Any], None]
+
+
+class _Worker(NamedTuple):
+    """A worker process, seen from here."""
+
+    connection: Connection
+    process: BaseProcess
+    gpus: str | None
+
+
+class _ParentGone(BaseException):
+    """In a worker: nobody is at the other end of the pipe; whatever the job does, it ends."""
 
 
 class Workers(Crew):
@@ -35,47 +54,80 @@ class Workers(Crew):
         path: The run folder, with config.yaml and plan.json in it.
         threads: CPU threads of each.
         progress: Receives what the workers report.
-        gpus: GPUs to share out, one for each worker; 0 leaves the choice to the jobs.
+        gpus: For each worker the names of its GPUs, as in :attr:`autoseg.plan.Plan.gpus`; empty where each takes
+            what it finds.
     """
 
-    def __init__(self, count: int, path: Path, threads: int, progress: Progress, gpus: int = 0) -> None:
+    def __init__(self, count: int, path: Path, threads: int, progress: Progress, gpus: Sequence[str] = ()) -> None:
         super().__init__(count, progress)
-        self.path, self.threads, self.gpus = path.resolve(), threads, gpus
-        self._idle: list[tuple[Connection, Any]] = []
-        self._processes: list[Any] = []
+        self.path, self.threads = path.resolve(), threads
+        self._shares = GpuShares(gpus)
+        self._idle: list[_Worker] = []
+        self._processes: list[BaseProcess] = []
         for _ in range(count):
             self._idle.append(self._hire())
 
-    def _hire(self) -> tuple[Connection, Any]:
+    def _hire(self) -> _Worker:
         """Start a worker."""
         ours, theirs = Pipe()
-        gpu = len(self._processes) % self.gpus if self.gpus else None
-        process = processes.start(_work, (theirs, str(self.path), self.threads, gpu))
-        theirs.close()
+        gpus = self._shares.take()
+        try:
+            with theirs:
+                process = processes.start(_work, (theirs, str(self.path), self.threads, gpus))
+        except BaseException:
+            ours.close()
+            self._shares.give_back(gpus)
+            raise
         self._processes.append(process)
-        return ours, process
+        return _Worker(ours, process, gpus)
+
+    def _dismiss(self, worker: _Worker) -> int | None:
+        """See to it that a worker is gone; returns its exit code."""
+        code = processes.exit_code(worker.process, _DYING)
+        if code is None:
+            worker.process.kill()
+            code = processes.exit_code(worker.process)
+        worker.connection.close()
+        with self._lock:
+            if worker.process in self._processes:
+                self._processes.remove(worker.process)
+                self._shares.give_back(worker.gpus)
+        return code
 
     def begin(self, ticket: Ticket) -> None:
         """Give a job to an idle worker."""
         with self._lock:
+            if self._stopped:
+                return
             worker = self._idle.pop() if self._idle else self._hire()
-        threading.Thread(target=self._attend, args=(ticket, *worker), daemon=True).start()
+        threading.Thread(target=self._attend, args=(ticket, worker), daemon=True).start()
 
-    def _attend(self, ticket: Ticket, connection: Connection, process: Any) -> None:
-        """Hand the job over and take what the worker says until the job has ended."""
+    def _attend(self, ticket: Ticket, worker: _Worker) -> None:
+        """Hand the job over and take what the worker says until the job has ended.
+
+        Only the pipe tells of the end of a worker. An exception of our own fails the job; the worker, which
+        would go on with it, is ended.
+        """
+        outcome: Result | Exception | None = None
         try:
-            connection.send(ticket.job)
-            while True:
-                outcome = take_message(ticket.job, self.progress, *connection.recv())
+            message = _next(worker.connection, ticket.job)
+            while message is not None:
+                outcome = take_message(ticket.job, self.progress, *message)
                 if outcome is not None:
                     break
-        except (EOFError, OSError):  # it died, now or while it was idle
-            code = processes.exit_code(process, 5)
+                message = _next(worker.connection)
+        except Exception as error:
             if not self._stopped:
-                self.lost(ticket, *how_it_ended(code))
+                worker.process.kill()
+                self._dismiss(worker)
+                self.failed(ticket, as_failure(ticket.job, error))
+            return
+        if outcome is None:  # it died, now or while it was idle
+            if not self._stopped:
+                self.lost(ticket, *how_it_ended(self._dismiss(worker)))
             return
         with self._lock:
-            self._idle.append((connection, process))
+            self._idle.append(worker)
         if isinstance(outcome, Exception):
             self.failed(ticket, outcome)
         else:
@@ -84,18 +136,31 @@ class Workers(Crew):
     def stop(self) -> None:
         """End all workers now; what they have saved so far is on disk."""
         self._stopped = True
-        for connection, _ in self._idle:
-            connection.close()
+        with self._lock:
+            idle, hired = self._idle, self._processes
+            self._idle, self._processes = [], []
+        for worker in idle:
+            worker.connection.close()
         patience = time.monotonic() + _PATIENCE
-        for _, process in self._idle:
-            processes.exit_code(process, max(0.0, patience - time.monotonic()))
-        for process in self._processes:
+        for worker in idle:
+            processes.exit_code(worker.process, max(0.0, patience - time.monotonic()))
+        for process in hired:
             process.terminate()
-        for process in self._processes:
-            if processes.exit_code(process, 5) is None:
+        for process in hired:
+            if processes.exit_code(process, _DYING) is None:
                 process.kill()
                 processes.exit_code(process)
-        self._idle, self._processes = [], []
+
+
+def _next(connection: Connection, job: Job | None = None) -> tuple[str, Any] | None:
+    """The next message of a worker, after handing it a job perhaps; None when it is gone."""
+    try:
+        if job is not None:
+            connection.send(job)
+        message: tuple[str, Any] = connection.recv()
+    except (EOFError, OSError):
+        return None
+    return message
 
 
 def take_message(job: Job, progress: Progress, kind: str, content: Any) -> dict[str, Any] | Exception | None:
@@ -129,17 +194,17 @@ def take_message(job: Job, progress: Progress, kind: str, content: Any) -> dict[
 def how_it_ended(code: int | None) -> tuple[str, str]:
     """Two sentences about a process that ended without a word: what happened, and what to do."""
     if code == -signal.SIGKILL:
-        advice = "give a smaller train.batch or compute.workers and resume the run"
+        advice = "resume the run with fewer compute.workers, or start anew with a smaller train.batch"
         return "its process was killed, most likely because memory ran out", advice
     how = f"by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
     return f"its process ended {how}", ""
 
 
-def serve(connection: Connection, job: Job, path: Path, threads: int, progress: Progress) -> None:
+def serve(send: Send, job: Job, path: Path, threads: int, progress: Progress) -> None:
     """In the child: do a job and tell how it went.
 
     Args:
-        connection: To the parent; receives ``("done", result)``, ``("mend", problems)`` or
+        send: To the parent, who receives ``("done", result)``, ``("mend", problems)`` or
             ``("failed", (message, traceback))`` in the end.
         job: What to do.
         path: The run folder.
@@ -147,50 +212,58 @@ def serve(connection: Connection, job: Job, path: Path, threads: int, progress: 
         progress: Receives the progress.
     """
     try:
-        result = run_job(job, path, threads, progress)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        raise  # the parent is gone
+        send("done", run_job(job, path, threads, progress))
     except Exception as error:
         failure = as_failure(job, error)
         if isinstance(failure, UserError):
-            connection.send(("mend", list(failure.problems)))
+            send("mend", list(failure.problems))
         else:
-            connection.send(("failed", (str(failure), getattr(failure, "log", ""))))
-    else:
-        connection.send(("done", result))
+            send("failed", (str(failure), getattr(failure, "log", "")))
 
 
-def to_parent(connection: Connection) -> Progress:
-    """In the child: send log records and progress to the parent from now on."""
+def to_parent(connection: Connection) -> Send:
+    """In the child: what sends a message to the parent, one at a time, as the log does from now on."""
+    lock = threading.RLock()
+
+    def send(kind: str, content: Any) -> None:
+        try:
+            with lock:
+                connection.send((kind, content))
+        except OSError as error:
+            raise _ParentGone from error
+
     library = logging.getLogger("autoseg")
-    library.addHandler(_ToParent(connection))
+    library.addHandler(_ToParent(send))
     library.setLevel(logging.INFO)
     library.propagate = False
-    return Forwarded(lambda method, arguments: connection.send(("progress", (method, arguments))))
+    return send
 
 
-def _work(connection: Connection, path: str, threads: int, gpu: int | None = None) -> None:
+def _work(connection: Connection, path: str, threads: int, gpus: str | None = None) -> None:
     """The worker: do the jobs that come through the pipe until it closes."""
-    if gpu is not None:  # before anything touches CUDA
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    if gpus is not None:  # before anything touches CUDA
+        os.environ[VISIBLE] = gpus
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     processes.end_with_parent()
-    progress = to_parent(connection)
-    try:
+    send = to_parent(connection)
+    progress = Forwarded(lambda method, arguments: send("progress", (method, arguments)))
+    with suppress(_ParentGone):
         while True:
-            serve(connection, connection.recv(), Path(path), threads, progress)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the parent is gone or has closed the pipe
+            try:
+                job = connection.recv()
+            except (EOFError, OSError):  # the parent is gone or has closed the pipe
+                break
+            serve(send, job, Path(path), threads, progress)
 
 
 class _ToParent(logging.Handler):
     """Sends what the library logs to the parent, which keeps the log of the run."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, send: Send) -> None:
         super().__init__()
-        self.connection = connection
+        self.send = send
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record as plain values."""
-        self.connection.send(("log", (record.name, record.levelno, record.getMessage())))
+        self.send("log", (record.name, record.levelno, record.getMessage()))

@@ -128,3 +128,19 @@ def test_an_architecture_without_notes_changes_nothing(tmp_path: Path, content: 
     folder = make(tmp_path)
     write_json(folder.architecture, content)
     assert compare(folder, ["searched", "unet"], [0, 1])["verdict"]["notes"] == []
+
+
+def test_only_trainings_are_left_out(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    kinds = {"training": ("unet", "unet, seed 1"), "search": ("search, seed 1", "search, seed 1")}
+    write_json(
+        folder.failures,
+        [
+            {"job": job, "kind": kind, "label": label, "message": f"{job} failed", "log": ""}
+            for kind, (label, job) in {**kinds, "candidate": ("", "candidate 3")}.items()
+        ],
+    )
+    (folder.model("unet", 1) / "test.json").unlink()
+    found = compare(folder, ["searched", "unet"], [0, 1])
+    assert list(found["models"]) == ["searched"]
+    assert found["verdict"]["notes"] == ["Left out because its training failed: unet."]

@@ -233,8 +233,8 @@ def test_override_problems(write: Callable[[str], str]) -> None:
         "--set repeats.a=1: 'repeats' has no 'a' to set -> set the enclosing key as a whole",
         "--set train.epochs=x: this is not a whole number (got 'x')"
         " -> epochs: passes over the training images, 1 or more",
-        "--set ui={port: 0}, ui.port: must be auto or a whole number from 1 to 65535 (got 0)"
-        " -> port: auto or a port from 1 to 65535",
+        "--set ui={port: 0}, ui.port: must be auto or a whole number from 1 to 65534 (got 0)"
+        " -> port: auto or a port from 1 to 65534; the next one is needed too",
         "--set train.epcohs=3: 'epcohs' is neither a setting of train nor an option of the space"
         " -> did you mean 'epochs'?",
     ]
@@ -540,7 +540,13 @@ def test_one_problem_of_compute(compute: dict[str, Any], expected: str | None) -
 
 @pytest.mark.parametrize(
     ("host", "bind", "reached"),
-    [("127.0.0.1", None, True), ("localhost", None, True), ("gpu1", None, False), ("10.0.0.9", "10.0.0.7", True)],
+    [
+        ("127.0.0.1", None, True),
+        ("localhost", None, True),
+        ("gpu1", None, False),
+        ("10.0.0.9", "10.0.0.7", True),
+        ("gpu1", "127.0.0.1", False),
+    ],
 )
 def test_machines_elsewhere_need_an_address_of_ours(tmp_path: Path, host: str, bind: str | None, reached: bool) -> None:
     compute = {"service": "remote", "machines": [machine(tmp_path, host=host)], "bind": bind}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import threading
-import time
 from typing import Any
 
 import pytest
+import torch
 
-from autoseg.crew import Alone, Crew, JobFailed, Ticket, as_failure, one_at_a_time
+from autoseg.crew import Alone, Crew, CrewGone, JobFailed, JobLost, Ticket, as_failure
 from autoseg.errors import AutosegError, Problem, UserError
 from autoseg.job import Job
 from autoseg.progress import Progress
@@ -27,8 +28,8 @@ class Noted(Progress):
 class Held(Crew):
     """Its jobs run until the test ends them."""
 
-    def __init__(self, slots: int = 1) -> None:
-        self.noted = Noted()
+    def __init__(self, slots: int = 1, noted: Noted | None = None) -> None:
+        self.noted = noted or Noted()
         super().__init__(slots, self.noted)
         self.begun: list[Ticket] = []
 
@@ -67,7 +68,8 @@ def test_a_lost_job_goes_back_to_its_rank_and_is_tried_three_times() -> None:
     crew.lost(crew.begun[-1], "its process was killed", "use less memory", "the last words")
     with pytest.raises(JobFailed, match=r"^unet, seed 0: its process was killed; use less memory$") as caught:
         important.result(0)
-    assert caught.value.log == "the last words"
+    assert isinstance(caught.value, JobLost) and caught.value.log == "the last words"
+    assert caught.value.what == "unet, seed 0: its process was killed"  # what is still true when nothing can be done
     assert crew.order[3:] == ["fcn"]
     crew.finished(crew.begun[-1], {"miou": 0.5})
     assert other.result(0) == {"miou": 0.5}  # the losses of another are not held against it
@@ -181,20 +183,116 @@ def test_this_process_alone_does_each_job_at_once() -> None:
     crew.stop()
 
 
-def test_progress_is_told_one_call_at_a_time() -> None:
-    open_calls, most = [0], [0]
+def test_when_the_crew_is_gone_no_job_has_failed() -> None:
+    crew = Held(slots=2)
+    done, *futures = [crew.submit(Job("training", label)) for label in ("done", "a", "b", "c", "d")]
+    crew.finished(crew.begun[0], {"miou": 0.5})
+    crew.gone("NNI's manager has stopped (exit code 1)")
+    futures.append(crew.submit(UNET))
+    assert done.result(0) == {"miou": 0.5} and crew.order == ["done", "a", "b"]
+    for future in futures:
+        error = future.exception(0)
+        assert isinstance(error, CrewGone) and not isinstance(error, JobFailed)
+        assert str(error) == (
+            "NNI's manager has stopped (exit code 1); what is done is kept, resume the run to do the rest"
+        )
+    for ticket in crew.begun:  # what is said of the jobs afterwards changes nothing, and begins nothing
+        crew.lost(ticket, "its trial ended as FAILED")
+        crew.failed(ticket, JobFailed("late"))
+        crew.finished(ticket, {})
+    crew.gone("another reason")
+    assert crew.submit(FCN).exception(0) is crew.broken is futures[0].exception(0)
+    assert crew.order == ["done", "a", "b"] and crew.noted.notes == []
 
-    class Slow(Progress):
-        def update(self, label: str, done: float, text: str = "") -> None:
-            open_calls[0] += 1
-            most[0] = max(most[0], open_calls[0])
-            time.sleep(0.002)
-            open_calls[0] -= 1
 
-    shared = one_at_a_time(Slow())
-    threads = [threading.Thread(target=shared.update, args=("search", number)) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1] and open_calls == [0]
+class Broken(Noted):
+    """Its terminal is closed after some notes."""
+
+    def __init__(self, notes: int = 0) -> None:
+        super().__init__()
+        self.room, self.calls = notes, 0
+
+    def note(self, text: str) -> None:
+        self.calls += 1
+        if len(self.notes) == self.room:
+            raise OSError(errno.EIO, "Input/output error")
+        super().note(text)
+
+
+def test_a_progress_that_raises_ends_all_jobs_with_its_error_and_is_not_called_again() -> None:
+    broken = Broken()
+    crew = Held(slots=1, noted=broken)
+    futures = [crew.submit(job) for job in (UNET, FCN)]
+    crew.progress.note("the first")  # from the thread of a worker, which goes on
+    crew.progress.note("the second")
+    futures.append(crew.submit(UNET))
+    assert [type(future.exception(0)) for future in futures] == [OSError] * 3
+    assert str(futures[2].exception(0)) == "[Errno 5] Input/output error" and broken.calls == 1
+
+
+def test_a_job_is_not_forgotten_when_its_loss_cannot_be_told() -> None:
+    crew = Held(slots=1, noted=Broken(notes=1))
+    futures = [crew.submit(job) for job in (UNET, FCN)]
+    crew.lost(crew.begun[-1], "its process was killed")
+    assert not futures[0].done()
+    crew.lost(crew.begun[-1], "its process was killed")
+    assert [type(future.exception(0)) for future in futures] == [OSError, OSError]
+    assert crew.order == ["unet", "unet"]
+
+
+def test_alone_the_job_is_cut_short_by_a_progress_that_raises() -> None:
+    steps: list[str] = []
+
+    def work(job: Job, progress: Progress) -> dict[str, Any]:
+        steps.append("begun")
+        try:
+            progress.note("the first epoch")
+        except OSError as error:  # as some library may do
+            raise ZeroDivisionError from error
+        steps.append("ended")
+        return {}
+
+    crew = Alone(work, Broken())
+    futures = [crew.submit(job) for job in (UNET, FCN)]
+    assert [type(future.exception(0)) for future in futures] == [OSError, OSError] and steps == ["begun"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/runs/state"),
+            "/runs/state: unet, seed 0: No space left on device\n"
+            "  -> free some space or choose another folder; --resume continues the run",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system"),
+            "unet, seed 0: Read-only file system\n"
+            "  -> choose another folder or change its permissions; --resume continues the run",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore."),
+            "unet, seed 0: does not fit into memory (CUDA out of memory. Tried to allocate 2 GiB.)\n"
+            "  -> free memory and continue with --resume, or start anew with a smaller train.batch or train.patch "
+            "or with fewer compute.workers",
+        ),
+    ],
+)
+def test_what_the_machine_is_to_blame_for_is_not_the_failure_of_a_job(error: Exception, text: str) -> None:
+    told = as_failure(UNET, error)
+    assert isinstance(told, UserError) and str(told) == text
+
+
+def test_memory_of_this_machine_is_recognised() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50)
+    for error in (caught.value, MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")):
+        told = as_failure(UNET, error)
+        assert isinstance(told, UserError) and "does not fit into memory" in told.problems[0].what
+
+
+def test_other_errors_of_the_system_are_those_of_the_job() -> None:
+    told = as_failure(UNET, FileNotFoundError(errno.ENOENT, "No such file or directory", "weights.pt"))
+    assert isinstance(told, JobFailed) and str(told).startswith("unet, seed 0 failed: FileNotFoundError: [Errno 2]")
+    gone = CrewGone("NNI's manager has stopped")
+    assert as_failure(UNET, gone) is gone

@@ -9,8 +9,10 @@ import pytest
 
 from autoseg.config import load_config
 from autoseg.finished import finished_jobs
+from autoseg.job import Job
+from autoseg.jobs import result_of
 from autoseg.plan import Plan
-from autoseg.runfolder import Journal, RunFolder, write_json, write_text
+from autoseg.runfolder import Journal, RunFolder, write_json
 from autoseg.search.architecture import Architecture
 from autoseg.search.trials import result_file
 from autoseg.spaces.ednas_code import ED_NAS_N3, to_choices
@@ -86,26 +88,26 @@ def test_jobs_come_in_the_order_in_which_they_were_started(folder: RunFolder) ->
     assert jobs[0].code == jobs[2].code == Architecture("ednas", OPTIONS, CONTROL).code
 
 
-def candidate(folder: RunFolder, number: int, miou: float | None, **more: Any) -> None:
-    choices = {"op": f"conv{number}"}
-    row = {"kind": "candidate", "number": number, "choices": choices, "code": f"E=[{number}]", "miou": miou}
-    Journal(folder.journal).append({**row, **more})
+def candidate(folder: RunFolder, number: int, **more: Any) -> None:
+    """Leaves what the training of a candidate leaves."""
+    told = {"number": number, "choices": {"op": f"conv{number}"}, "code": f"E=[{number}]", "miou": number / 16}
+    rest = {"seconds": 1.0, "cpu_seconds": 1.0, "note": "", "curve": [{"default": number / 16, "loss": 0.5}]}
+    write_json(result_file(folder.search, number), told | rest | more)
 
 
-def test_candidates_are_those_that_were_trained_and_are_in_the_journal(folder: RunFolder) -> None:
-    Journal(folder.journal).append({"kind": "search", "concurrency": 2})
-    candidate(folder, 0, 0.5)
-    candidate(folder, 1, None, refused="too large")
-    candidate(folder, 2, 0.0, failed=True)
-    candidate(folder, 3, 0.25)
-    for number in (0, 3, 4):  # the last has not been written down yet
-        write_json(result_file(folder.search, number), {"choices": {}, "miou": 0.5, "curve": [{"default": number / 8}]})
+def test_candidates_are_those_that_were_trained_whether_or_not_they_are_in_the_journal(folder: RunFolder) -> None:
+    for number in (10, 0, 3):
+        candidate(folder, number)
+    row = {"kind": "candidate", "number": 0, "choices": {"op": "conv0"}, "code": "E=[0]", "miou": 0.0}
+    Journal(folder.journal).append(row)
+    refused = {**row, "number": 1, "choices": {"op": "conv1"}, "miou": None, "refused": "too large"}
+    Journal(folder.journal).append(refused)
     found = finished_jobs(folder, plan(), CONFIG)
-    assert [str(finished.job) for finished in found] == ["candidate 1", "candidate 4"]
-    assert [finished.job.choices for finished in found] == [{"op": "conv0"}, {"op": "conv3"}]
-    assert [finished.curve for finished in found] == [[{"default": 0.0}], [{"default": 0.375}]]
-    assert [finished.result for finished in found] == [{"miou": 0.5}, {"miou": 0.25}]
-    assert [finished.job.code for finished in found] == ["E=[0]", "E=[3]"]
+    assert [str(finished.job) for finished in found] == ["candidate 1", "candidate 4", "candidate 11"]
+    assert [finished.job.choices for finished in found] == [{"op": "conv0"}, {"op": "conv3"}, {"op": "conv10"}]
+    assert [finished.job.code for finished in found] == ["E=[0]", "E=[3]", "E=[10]"]
+    assert [finished.curve for finished in found] == [[{"default": n / 16, "loss": 0.5}] for n in (0, 3, 10)]
+    assert [finished.result for finished in found] == [{"miou": n / 16} for n in (0, 3, 10)]
 
 
 def epochs(place: Path, *rewards: float | None) -> None:
@@ -128,9 +130,24 @@ def test_each_one_shot_search_shows_its_epochs(folder: RunFolder) -> None:
     assert found[1].result == {"miou": 0.5, "code": "E=[7]"}
 
 
-def test_a_torn_line_of_a_journal_is_no_obstacle(folder: RunFolder) -> None:
-    candidate(folder, 0, 0.5)
-    write_json(result_file(folder.search, 0), {"choices": {}, "miou": 0.5})
-    write_text(folder.journal, folder.journal.read_text() + '{"kind": "cand')
+def test_looking_leaves_a_line_that_is_being_written_alone(folder: RunFolder) -> None:
+    epochs(folder.search, 0.25)
+    write_json(folder.search / "found.json", {"miou": 0.5, "code": "E=[0]"})
+    with folder.journal.open("a") as file:
+        file.write('{"kind": "epo')
+    before = folder.journal.read_bytes()
     (found,) = finished_jobs(folder, plan(), CONFIG)
-    assert found.curve == [] and found.result["miou"] == 0.5
+    assert len(found.curve) == 1 and folder.journal.read_bytes() == before
+
+
+def test_a_result_is_read_back_as_the_job_gave_it(folder: RunFolder) -> None:
+    trained(folder, "unet", 1)
+    candidate(folder, 3, miou=0.25, note="the training diverged")
+    write_json(folder.search / "seed-7" / "found.json", {"miou": 0.5, "code": "E=[7]", "notes": []})
+    assert result_of(Job("training", "unet", 1), folder) == {"miou": 0.5, "epoch": 3, "params": 1234}
+    expected = {"miou": 0.25, "seconds": 1.0, "cpu_seconds": 1.0, "note": "the training diverged"}
+    assert result_of(Job("candidate", number=3, choices={"op": "conv3"}), folder) == expected
+    assert result_of(Job("search", "search, seed 7", 7, number=1), folder) == {"miou": 0.5, "code": "E=[7]"}
+    other = Job("candidate", number=3, choices={"op": "conv5"})  # of which the number was another one's
+    undone = [other, Job("training", "unet", 0), Job("search"), Job("candidate", number=4, choices={})]
+    assert [result_of(job, folder) for job in undone] == [None] * 4

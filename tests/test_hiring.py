@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
     "compute": {"device": "cpu"},
 }
 MACHINE = {"host": "worker", "user": "me", "key": __file__, "python": "/usr/bin/python3"}
-REMOTE = {"service": "remote", "bind": "127.0.0.2", "machines": [MACHINE]}
+REMOTE = {"service": "remote", "bind": "192.0.2.1", "machines": [MACHINE]}
 
 
 class Told(Progress):
@@ -84,7 +84,7 @@ def test_several_at_a_time_without_the_page_are_workers_that_share_cores_and_dat
     folder: RunFolder, told: Told
 ) -> None:
     crew = hire(folder, prepared(ui=False), plan(3), told)
-    assert isinstance(crew, Pool) and crew.arguments == (3, folder.path, 2, told, 0)  # 8 threads among 3
+    assert isinstance(crew, Pool) and crew.arguments == (3, folder.path, 2, told, [])  # 8 threads among 3
     assert is_packed(folder.data) and not folder.nni.exists()
 
 
@@ -93,7 +93,7 @@ def test_with_the_page_the_jobs_are_trials_and_workers_are_in_reserve(
 ) -> None:
     monkeypatch.setattr(hiring, "NniCrew", lambda *arguments: SimpleNamespace(arguments=arguments))
     threads, fallback = arguments_of(hire(folder, prepared(ui=True), plan(2), told))[3::2]
-    assert threads == 4 and fallback().arguments == (2, folder.path, 4, told, 0)
+    assert threads == 4 and fallback().arguments == (2, folder.path, 4, told, [])
     assert is_packed(folder.data)
 
 

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 import autoseg
+from autoseg import gpus, processes
 from autoseg import plan as module
+from autoseg import probe as probes
 from autoseg.config import DataConfig, ExperimentConfig, TrainConfig, load_config
 from autoseg.config_compute import MachineConfig
 from autoseg.data.base import DatasetInfo, SegmentationData
@@ -23,12 +25,13 @@ from autoseg.plan import (
     Plan,
     infer_recipe,
     make_plan,
-    probe_step,
+    resumed,
     smallest_side,
     steps_per_epoch,
     worker_count,
 )
 from autoseg.prepare import Prepared, prepare
+from autoseg.probe import probe, probe_step
 from autoseg.train.compute import Compute
 from autoseg.train.modelspec import ModelSpec
 from autoseg.train.recipe import Recipe
@@ -45,6 +48,9 @@ EXPERIMENT: dict[str, Any] = {
     "compute": {"device": "cpu", "workers": 1},
     "ui": {"enabled": False},
 }
+
+
+STEPS = {"searched": 0.3, "unet": 0.3, "random": 0.3}
 
 
 class Blank:
@@ -141,6 +147,91 @@ def test_how_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert worker_count("auto", "cuda:1", jobs=10) == 1
 
 
+@pytest.fixture
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch would tell of a machine with four GPUs."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+
+
+def test_groups_of_gpus(four_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpus.gpu_groups("cuda") == ["0", "1", "2", "3"]
+    assert gpus.gpu_groups("cuda", 2) == ["0,1", "2,3"]
+    assert gpus.gpu_groups("cuda", 3) == ["0,1,2"]
+    assert gpus.gpu_groups("cuda", 5) == gpus.gpu_groups("cuda:1") == gpus.gpu_groups("cpu", 2) == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7, 5,GPU-1f,2")
+    assert gpus.gpu_groups("cuda") == ["7", "5", "GPU-1f", "2"]
+    assert gpus.gpu_groups("cuda", 2) == ["7,5", "GPU-1f,2"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,-1,0")  # CUDA sees two
+    assert gpus.gpu_groups("cuda") == ["3", "1"]
+
+
+def test_never_more_jobs_than_groups_of_gpus(four_gpus: None) -> None:
+    assert [worker_count("auto", "cuda", jobs=10, ranks=ranks) for ranks in (1, 2, 3, 4)] == [4, 2, 1, 1]
+    assert [worker_count(8, "cuda", jobs=10, ranks=ranks) for ranks in (1, 2, 3, 4)] == [4, 2, 1, 1]
+    assert worker_count("auto", "cuda", jobs=3) == 3 and worker_count(2, "cuda", jobs=10) == 2
+    assert worker_count(8, "cuda:1", jobs=10) == 8 and worker_count("auto", "cuda:1", jobs=10, ranks=2) == 1
+
+
+def test_the_plan_names_the_gpus_of_each_job(
+    prepared: Prepared, fixed_step: None, four_gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes.processes, "call", lambda target, arguments: probes.Probed(STEPS, 0.3, 1000))
+
+    def on_gpus(**changes: Any) -> Prepared:
+        compute = prepared.config.compute.model_copy(update=changes)
+        there = replace(prepared.compute, device=changes.get("device", "cuda"), devices=compute.devices)
+        return replace(with_config(prepared, compute=compute), compute=there)
+
+    plan = make_plan(on_gpus(workers="auto"))
+    assert (plan.workers, plan.gpus, plan.memory_bytes) == (4, ["0", "1", "2", "3"], 4000)
+    plan = make_plan(on_gpus(workers="auto", devices=2))
+    assert (plan.workers, plan.gpus) == (2, ["0,1", "2,3"])
+    assert not [note for note in plan.notes if "side by side" in note]
+    plan = make_plan(on_gpus(workers=6, devices=2))
+    assert (plan.workers, plan.gpus) == (2, ["0,1", "2,3"])
+    assert "2 side by side: no two jobs share a GPU, unless the device names it, as cuda:0" in plan.notes
+    assert make_plan(on_gpus(workers=1)).gpus == []
+    plan = make_plan(on_gpus(workers=3, device="cuda:2"))
+    assert (plan.workers, plan.gpus) == (3, [])
+
+    before = make_plan(on_gpus(workers=3))
+    assert before.gpus == ["0", "1", "2"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+    again = resumed(before, on_gpus(workers=3))
+    assert (again.workers, again.gpus) == (2, ["6", "7"])
+    assert replace(again, workers=3, gpus=before.gpus) == before
+    assert resumed(before, prepared).gpus == []
+
+
+def test_a_gpu_is_probed_by_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Any] = []
+
+    def call(target: Any, arguments: Any) -> Any:
+        called.append((target, arguments[-1].device))
+        return "found"
+
+    monkeypatch.setattr(probes.processes, "call", call)
+    recipe = Recipe(batch=2, patch=16, epochs=1)
+    assert probe([UNET], recipe, (UNET, recipe), INFO, Compute(device="cuda")) == "found"  # type: ignore[comparison-overlap]
+    assert called == [(probes._probe, "cuda")]
+    here = probe([UNET], recipe, (UNET, recipe), INFO, Compute())
+    assert len(called) == 1 and list(here.step) == ["unet"] and 0 < here.step["unet"] < 5 and here.memory > 1e8
+
+
+def test_another_process_can_do_the_probe() -> None:
+    recipe = Recipe(batch=2, patch=16, epochs=1)
+    found = processes.call(probes._probe, ([UNET], recipe, (UNET, recipe), INFO, Compute()))
+    assert list(found.step) == ["unet"] and 0 < found.step["unet"] < 5 and 0 < found.searching < 5
+    assert found.memory > 1e8
+    wrong = ModelSpec("wrong", "baseline", model="unet", options={"width": "wide"})
+    with pytest.raises(UserError) as caught:
+        processes.call(probes._probe, ([wrong], recipe, (UNET, recipe), INFO, Compute()))
+    assert caught.value.problems[0].where == "unet, width"
+
+
 def test_a_step_is_measured() -> None:
     small = probe_step(UNET, Recipe(batch=2, patch=16, epochs=1), INFO, Compute())
     wide = ModelSpec("wide", "baseline", model="unet", options={"width": 16, "depth": 2})
@@ -166,7 +257,7 @@ def prepared() -> Prepared:
 @pytest.fixture
 def fixed_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step takes 0.3 s, a patch pixel of a forward pass a third of its share."""
-    monkeypatch.setattr(module, "probe_step", lambda *arguments: 0.3)
+    monkeypatch.setattr(probes, "probe_step", lambda *arguments: 0.3)
 
 
 def with_config(prepared: Prepared, **changes: Any) -> Prepared:
@@ -231,7 +322,7 @@ def test_places_on_other_machines(prepared: Prepared, fixed_step: None) -> None:
     assert make_plan(with_config(prepared, compute=compute)).workers == 2
     asked = compute.model_copy(update={"concurrency": 5})
     plan = make_plan(with_config(prepared, compute=asked))
-    assert plan.workers == 5 and plan.gpus == 0
+    assert plan.workers == 5 and plan.gpus == []
     assert "the times are those of this machine" in " ".join(plan.notes)
 
 

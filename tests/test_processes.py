@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from autoseg import processes
+from autoseg.errors import Problem, UserError
 
 
 def state(connection: Connection, threads: int) -> None:
@@ -126,3 +127,25 @@ def test_a_process_of_another_kind_ends_with_the_one_that_started_it() -> None:
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not Path(f"/proc/{pid}").exists()
+
+
+def divide(a: int, b: int) -> tuple[float, int]:
+    """A function to be called elsewhere."""
+    if b < 0:
+        raise UserError(Problem("is negative", "b", "give a positive one"))
+    if b == 99:
+        os._exit(7)
+    return a / b, os.getpid()
+
+
+def test_a_function_called_in_a_process_of_its_own() -> None:
+    result, pid = processes.call(divide, (1, 4))
+    assert result == 0.25 and pid != os.getpid()
+    assert not Path(f"/proc/{pid}").exists()  # and what it has occupied is free
+    with pytest.raises(processes.CallFailed, match=r"(?s)^divide failed: Traceback.*ZeroDivisionError"):
+        processes.call(divide, (1, 0))
+    with pytest.raises(processes.CallFailed, match=r"^divide failed: its process ended with exit code 7$"):
+        processes.call(divide, (1, 99))
+    with pytest.raises(UserError) as caught:
+        processes.call(divide, (1, -1))
+    assert caught.value.problems == (Problem("is negative", "b", "give a positive one"),)

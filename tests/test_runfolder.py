@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.errors import UserError
-from autoseg.runfolder import Journal, RunFolder, read_json, write_atomic, write_json, write_text
+from autoseg.runfolder import Journal, RunFolder, journal_rows, read_json, write_atomic, write_json, write_text
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
@@ -161,6 +161,20 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path, torn: str) -> None:
 def test_a_journal_of_one_torn_line_is_empty(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_text('{"kind": "ep')
     assert Journal(tmp_path / "journal.jsonl").rows == []
+
+
+def test_who_only_looks_leaves_the_file_to_its_writer(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    assert journal_rows(path) == [] and not path.exists()
+    Journal(path).append(epoch(0))
+    line = json.dumps(epoch(1))
+    with path.open("a") as file:  # the writer is in the middle of a line
+        file.write(line[:9])
+        file.flush()
+        before = path.read_bytes()
+        assert journal_rows(path) == [epoch(0)] and path.read_bytes() == before
+        file.write(line[9:] + "\n")
+    assert journal_rows(path) == Journal(path).rows == [epoch(0), epoch(1)]
 
 
 def test_the_journal_takes_no_nan_and_stays_whole(tmp_path: Path) -> None:

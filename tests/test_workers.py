@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from autoseg import workers as module
 from autoseg.comparison import compare
 from autoseg.conduct import Conductor, search_jobs, training_jobs
 from autoseg.config import load_config
@@ -31,7 +32,7 @@ from autoseg.job import Job
 from autoseg.jobs import do_job, run_job
 from autoseg.plan import Plan, infer_recipe
 from autoseg.prepare import prepare
-from autoseg.progress import Progress
+from autoseg.progress import Forwarded, Progress
 from autoseg.runfolder import RunFolder, read_json, write_json, write_text
 from autoseg.workers import Workers, _ToParent, how_it_ended, take_message
 
@@ -232,7 +233,7 @@ def test_a_killed_worker_hints_at_memory(tmp_path: Path, pool: Callable[..., Wor
     folder = make_folder(tmp_path, epochs=100_000)
     progress = Events(lambda: os.kill(processes(workers)[-1].pid, signal.SIGKILL))
     workers = pool(folder, progress=progress)
-    with pytest.raises(JobFailed, match=r"unet, seed 0: its process was killed.*memory.*train\.batch.*resume"):
+    with pytest.raises(JobFailed, match=r"unet, seed 0: its process was killed.*memory.*resume.*compute\.workers.*train\.batch"):
         workers.submit(UNET).result()
     assert progress.events == [("begin", "unet, seed 0")] * 3  # it was tried three times
     assert sum("it is tried again" in note for note in progress.notes) == 2
@@ -259,6 +260,123 @@ def test_a_worker_that_was_killed_while_it_was_idle(tmp_path: Path, pool: Callab
     process.join(10)
     workers.submit(UNET).result()
     assert UNET.done(folder)
+
+
+class Refusing(Events):
+    """Its logger or screen is broken from the first epoch on."""
+
+    def update(self, label: str, done: float, text: str = "") -> None:
+        raise OSError("the screen is gone")
+
+
+def test_an_exception_of_ours_is_not_taken_for_the_end_of_the_worker(
+    tmp_path: Path, pool: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers, told = pool(make_folder(tmp_path, epochs=100_000)), Refusing()
+    monkeypatch.setattr(workers, "progress", told)
+    (first,) = processes(workers)
+    with pytest.raises(JobFailed, match=r"^unet, seed 0 failed: OSError: the screen is gone$"):
+        workers.submit(UNET).result(60)
+    assert not first.is_alive()  # it would go on training
+    assert told.notes == []  # it was not tried again
+    assert workers.submit(Job("training", "nothing of the kind")).exception(60) is not None  # a new worker answers
+    assert [process.is_alive() for process in processes(workers)] == [True]
+
+
+def test_a_worker_that_closes_its_pipe_and_lives_on_is_killed_before_its_job_is_tried_again(
+    tmp_path: Path, pool: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_DYING", 0.2)
+    monkeypatch.setattr(module, "_work", mute)
+    workers = pool(make_folder(tmp_path))
+    with pytest.raises(JobFailed, match="its process was killed"):
+        workers.submit(UNET).result(60)
+    assert processes(workers) == []
+
+
+def mute(connection: Any, *_: Any) -> None:
+    """A worker that takes its job, and then only has its pipe closed."""
+    connection.recv()
+    connection.close()
+    time.sleep(60)
+
+
+def named(connection: Any, path: str, threads: int, gpus: str | None) -> None:
+    """A worker whose jobs tell its GPUs; "die" ends it."""
+    module.processes.end_with_parent()
+    while True:
+        job = connection.recv()
+        if job.label == "die" and (Path(path) / "once").exists():
+            (Path(path) / "once").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.2)
+        connection.send(("done", {"gpus": gpus}))
+
+
+def test_workers_side_by_side_never_have_the_same_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_work", named)
+    (tmp_path / "once").touch()
+    told = Events()
+    workers = Workers(2, tmp_path, 1, told, ["2,5", "GPU-7,GPU-9"])
+    try:
+        for labels in (("a", "b"), ("die", "c"), ("d", "e")):  # one is replaced, and takes over what it had
+            futures = [workers.submit(Job("training", label)) for label in labels]
+            assert sorted(future.result(60)["gpus"] for future in futures) == ["2,5", "GPU-7,GPU-9"]
+    finally:
+        workers.stop()
+    assert len(told.notes) == 1 and "was killed" in told.notes[0]
+
+
+def test_the_gpus_of_a_worker_are_set_before_its_first_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    for quiet in ("signal.signal", "autoseg.processes.end_with_parent", "autoseg.workers.to_parent"):
+        monkeypatch.setattr(quiet, lambda *_: None)
+    for gpus, seen in ((None, "2,3"), ("3", "3")):
+        ours, theirs = multiprocessing.Pipe()
+        ours.close()
+        module._work(theirs, ".", 1, gpus)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+
+
+@pytest.mark.parametrize("kind", [EOFError, BrokenPipeError, ConnectionResetError])
+def test_a_broken_pipe_of_the_job_is_the_failure_of_the_job(
+    kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: Any) -> None:
+        raise kind("image-7.npy ends too early")
+
+    monkeypatch.setattr(module, "run_job", run)
+    sent: list[tuple[str, Any]] = []
+    module.serve(lambda *message: sent.append(message), UNET, tmp_path, 1, Progress())
+    ((what, (message, trace)),) = sent
+    assert what == "failed" and message == f"unet, seed 0 failed: {kind.__name__}: image-7.npy ends too early"
+    assert "Traceback" in trace
+
+
+def test_a_parent_that_is_gone_ends_whatever_the_job_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    went_on: list[int] = []
+
+    def run(job: Job, path: Path, threads: int, progress: Progress) -> dict[str, Any]:
+        ours.close()
+        try:
+            progress.note("is anybody there?")
+        except Exception:
+            went_on.append(1)
+        return {}
+
+    monkeypatch.setattr(module, "run_job", run)
+    library = logging.getLogger("autoseg")
+    before = (library.handlers[:], library.level, library.propagate)
+    ours.send(UNET)
+    try:
+        send = module.to_parent(theirs)
+        progress = Forwarded(lambda method, arguments: send("progress", (method, arguments)))
+        with pytest.raises(module._ParentGone):
+            module.serve(send, theirs.recv(), tmp_path, 1, progress)
+    finally:
+        library.handlers, library.level, library.propagate = before
+    assert went_on == []
 
 
 def test_other_endings() -> None:
@@ -339,7 +457,7 @@ def test_jobs_that_were_cut_continue(tmp_path: Path, folders: Folders, pool: Cal
 def test_the_log_of_a_worker_reaches_the_parent(caplog: pytest.LogCaptureFixture) -> None:
     ours, theirs = multiprocessing.Pipe()
     logger = logging.Logger("autoseg.train.module")
-    logger.addHandler(_ToParent(theirs))
+    logger.addHandler(_ToParent(lambda kind, content: theirs.send((kind, content))))
     logger.warning("a step was left out (%d in a row)", 3)
     with caplog.at_level(logging.INFO, logger="autoseg"):
         assert take_message(UNET, Progress(), *ours.recv()) is None

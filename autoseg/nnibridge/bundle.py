@@ -18,6 +18,7 @@ from autoseg import registry
 from autoseg.config import load_config
 from autoseg.config_compute import ComputeConfig
 from autoseg.data.packed import is_packed
+from autoseg.errors import Problem, UserError
 from autoseg.plugin_source import find_module
 from autoseg.runfolder import RunFolder, write_json, write_text
 
@@ -68,13 +69,30 @@ def bundle_files(folder: RunFolder, python: str, scratch: Path) -> dict[str, Pat
         folder: The run folder, after :func:`make_bundle`.
         python: The interpreter there.
         scratch: An empty folder for files that are made for this machine.
+
+    Raises:
+        UserError: The data are to be copied and are not there.
     """
     shim = scratch / "python"
     shim.write_text(_SHIM.format(python=shlex.quote(python)), encoding="utf-8")
     shim.chmod(0o700)
     files = {"code": folder.nni / "code", "bin/python": shim, "keeper_guard.js": GUARD}
-    copied = load_config(folder.config).compute.data == "copy" and is_packed(folder.data)
-    return {**files, "code/data": folder.data} if copied else files
+    if load_config(folder.config).compute.data == "path":
+        return files
+    check_data(folder)
+    return {**files, "code/data": folder.data}
+
+
+def check_data(folder: RunFolder) -> None:
+    """Raise unless the data that other machines need are in the run folder.
+
+    Raises:
+        UserError: They could not be packed, as when the disk is full.
+    """
+    if not is_packed(folder.data):
+        what = "the data for the other machines are not there: they could not be written, run.log says why"
+        fix = "make room and resume, or give compute.data: path where the machines have the same images"
+        raise UserError(Problem(what, str(folder.data), fix))
 
 
 def carried() -> list[metadata.Distribution]:

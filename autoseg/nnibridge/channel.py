@@ -16,12 +16,12 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from autoseg.nnibridge.manager import Manager, ManagerFailed
+from autoseg.nnibridge.parameters import plain, refuse_marks
 from autoseg.nnibridge.ports import LOOPBACK
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 15.0  # seconds for the manager to take up the experiment
-_PICKLE = "__nni_type__"  # the key with which NNI marks what is not JSON
 
 OnMetric = Callable[[int, str, str, Any], None]
 OnEnd = Callable[[int, str, str], None]
@@ -84,10 +84,9 @@ class TrialChannel:
 
         Raises:
             ManagerFailed: The manager is gone.
-            ValueError: There is something in it that JSON does not have, or that NNI would take for a pickle.
+            ValueError: There is something in it that JSON does not have, or that NNI would take for more than JSON.
         """
-        if _PICKLE in json.dumps(parameters, allow_nan=False):
-            raise ValueError(f"{_PICKLE!r} cannot be in the parameters of a trial")
+        refuse_marks(json.loads(json.dumps(parameters, allow_nan=False)))
         with self._submitting:
             number = self._submitted
             content = {"parameter_id": number, "parameters": parameters, "parameter_source": "algorithm"}
@@ -144,15 +143,15 @@ class TrialChannel:
                 self._ready.set()
                 self._send("ID", "")
             elif kind == "ME":
-                metric = _loads(content)
-                if metric["type"] in ("PERIODICAL", "FINAL") and isinstance(metric["parameter_id"], int):
-                    value = _loads(metric["value"])
+                metric = plain(content)
+                if metric["type"] in ("PERIODICAL", "FINAL") and type(metric["parameter_id"]) is int:
+                    value = plain(metric["value"])
                     arguments = (metric["parameter_id"], str(metric["trial_job_id"]), metric["type"], value)
                     self._call(self._on_metric, *arguments)
             elif kind == "EN":
-                end = _loads(content)
-                number = _loads(end["hyper_params"])["parameter_id"]
-                if isinstance(number, int):
+                end = plain(content)
+                number = plain(end["hyper_params"])["parameter_id"]
+                if type(number) is int:  # None is a trial that somebody else has added
                     self._call(self._on_end, number, str(end["trial_job_id"]), str(end["event"]))
         except (ValueError, TypeError, KeyError) as error:
             log.warning("NNI's manager passed on something that is not understood: %s (%s)", kind, error)
@@ -170,19 +169,6 @@ def _command(message: str | bytes) -> dict[str, Any]:
     """A message as a command; one without a type when it is not understood."""
     try:
         found = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     return found if isinstance(found, dict) and "type" in found else {"type": None}
-
-
-def _loads(text: Any) -> Any:
-    """Plain JSON out of a text.
-
-    Raises:
-        ValueError: It is not JSON, or holds what NNI would run as a pickle.
-        TypeError: It is not a text.
-    """
-    found = json.loads(text)
-    if _PICKLE in json.dumps(found):
-        raise ValueError(f"{_PICKLE} is refused")
-    return found

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from autoseg.config import ExperimentConfig
@@ -32,7 +34,8 @@ log = logging.getLogger(__name__)
 
 _LAST_WORDS = 4000  # characters
 _SETTLING = 3.0  # seconds
-_AT_A_TIME = 16  # finished jobs that are put on the page side by side
+_WATCH = 5.0  # seconds between two questions to NNI's manager
+_AT_A_TIME = 8  # finished jobs that are put on the page side by side
 
 
 class NniCrew(Crew):
@@ -66,16 +69,19 @@ class NniCrew(Crew):
         super().__init__(plan.workers, progress)
         self.folder, self._fallback = folder, fallback
         self._substitute: Crew | None = None
-        self._gone = ""  # why NNI's manager is not there any more
+        self._leaving, self._gone = False, ""  # whether, and why, NNI's manager is not there any more
         self._tickets: dict[int, Ticket] = {}
-        self._shown: dict[int, Finished] = {}  # jobs that were done before
+        self._to_show: deque[Finished] = deque()  # jobs that were done before,
+        self._shown: dict[int, Finished] = {}  # and those of them that are on their way to the page
         self._ended = threading.Condition()
         self._forks: TrialForks | None = None
         self._elsewhere: Elsewhere | None = None
         self._fetching = ThreadPoolExecutor(max(1, plan.workers), thread_name_prefix="fetch")
         with ExitStack() as held:
             if config.compute.service == "local":
-                self._forks = TrialForks(folder.path, threads, self._on_message, imported=self._imported)
+                self._forks = TrialForks(
+                    folder.path, threads, self._on_message, imported=self._imported, groups=plan.gpus
+                )
                 held.callback(self._forks.stop)
                 command, code, service = self._forks.command, folder.nni, None
             else:
@@ -91,11 +97,11 @@ class NniCrew(Crew):
                 service=service,
                 trial_command=command,
                 code=code,
-                gpus=list(range(plan.gpus)) or None,
             )
             held.callback(self.manager.stop)
             self._channel = TrialChannel(self.manager, self._on_metric, self._on_end, self._on_lost)
             held.callback(self._channel.close)
+            threading.Thread(target=self._watch, name="nni-state", daemon=True).start()
             if self._elsewhere is None:
                 self.show(finished_jobs(folder, plan, config))
             self._held = held.pop_all()
@@ -110,17 +116,24 @@ class NniCrew(Crew):
         Args:
             jobs: The jobs and what they reported.
         """
-        if not jobs:
-            return
-        self.manager.set_concurrency(self.slots + _AT_A_TIME)
-        for finished in jobs:
-            with self._lock:
+        if jobs:
+            self.manager.set_concurrency(self.slots + 2 * _AT_A_TIME)  # new jobs need not wait for these
+            self._to_show.extend(jobs)
+            self._show_more()
+
+    def _show_more(self) -> None:
+        """Submit as many finished jobs as are shown at a time."""
+        with self._lock:
+            while self._to_show and len(self._shown) < _AT_A_TIME:
+                finished = self._to_show.popleft()
                 self._shown[self._channel.submit(finished.job.to_json())] = finished
+            if not self._shown:
+                self.manager.set_concurrency(self.slots)
 
     def all_shown(self, timeout: float) -> bool:
         """Wait until all finished jobs are on the page; False when that takes too long."""
         with self._ended:
-            return self._ended.wait_for(lambda: not self._shown, timeout)
+            return self._ended.wait_for(lambda: not (self._shown or self._to_show), timeout)
 
     def begin(self, ticket: Ticket) -> None:
         """Submit a trial."""
@@ -196,13 +209,11 @@ class NniCrew(Crew):
     def _on_end(self, number: int, trial_id: str, status: str) -> None:
         """NNI says that a trial has ended."""
         with self._ended:
-            if self._shown.pop(number, None):
-                if not self._shown:
-                    self.manager.set_concurrency(self.slots)
-                self._ended.notify_all()
-                return
-        with self._ended:
+            was_shown = self._shown.pop(number, None)
             ticket = self._tickets.pop(number, None)
+            if was_shown:
+                with suppress(ManagerFailed):
+                    self._show_more()
             self._ended.notify_all()
         if ticket is None:
             return
@@ -231,10 +242,21 @@ class NniCrew(Crew):
         else:
             self.failed(ticket, JobFailed(f"{ticket.job} failed: {outcome.failed}", outcome.log))
 
+    def _watch(self) -> None:
+        """A manager that is there but has given its experiment up, as on a full disk, is as good as gone."""
+        while not (self._stopped or self._leaving):
+            with suppress(ManagerFailed):
+                state = self.manager.status()
+                if state in ("ERROR", "STOPPING", "STOPPED"):
+                    self._on_lost(f"it reports the state {state}; see {self.manager.folder / 'log'}")
+            time.sleep(_WATCH)
+
     def _on_lost(self, reason: str) -> None:
         """The manager is gone: go on without it where that is possible."""
-        if self._stopped:
-            return
+        with self._lock:
+            if self._stopped or self._leaving:
+                return
+            self._leaving = True
         log.warning("NNI's manager is gone: %s", reason)
         if self._forks:
             self._forks.stop()  # whose last words are still heard
@@ -254,8 +276,7 @@ class NniCrew(Crew):
     def _pass_on(self, ticket: Ticket) -> None:
         """Have a job done without NNI's manager."""
         if self._substitute is None:
-            what = f"{ticket.job}: NNI's manager has stopped ({self._gone}); resume the run"
-            self.failed(ticket, JobFailed(what))
+            self.gone(f"NNI's manager has stopped ({self._gone})")
             return
 
         def passed(done: Future[Result]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ def experiment_json(
     code: Path,
     folder: Path,
     service: dict[str, Any] | None = None,
-    gpus: Sequence[int] | None = None,
     search_space: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The configuration of an experiment whose trials we choose ourselves.
@@ -30,7 +28,6 @@ def experiment_json(
         code: Folder in which trials start.
         folder: Folder of all experiments.
         service: Canonical JSON of another training service than the local one.
-        gpus: GPUs of this machine to hand out, one for each trial; None leaves them alone.
         search_space: Shown in the page, in NNI's form.
 
     Returns:
@@ -51,11 +48,6 @@ def experiment_json(
     config.trial_concurrency = slots
     config.experiment_working_directory = str(folder)
     config.tuner.name = "Random"  # one that NNI knows; what chooses is at the other end of the tuner channel
-    if gpus:
-        config.trial_gpu_number = 1
-        config.training_service.use_active_gpu = True
-        config.training_service.gpu_indices = list(gpus)
-        config.training_service.max_trial_number_per_gpu = -(-slots // len(gpus))
     found: dict[str, Any] = config.json()
     found["tuner"] = {"name": "autoseg", "classArgs": {}}
     if service is not None:

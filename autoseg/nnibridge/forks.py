@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,15 +24,20 @@ from pathlib import Path
 from typing import Any
 
 from autoseg import processes
+from autoseg.gpus import VISIBLE, GpuShares
 from autoseg.nnibridge import relay
+from autoseg.nnibridge.parameters import next_parameters
 from autoseg.nnibridge.reports import direct, tellable
 from autoseg.nnibridge.trial import Work, forked, run_trial
+from autoseg.ownfolder import OwnFolder
 from autoseg.workers import how_it_ended
 
 log = logging.getLogger(__name__)
 
 _GRACE = 3.0  # seconds between asking a trial to end and killing it
-_SOCKET_PATH = 80  # bytes of a folder that leave room for a socket in it; the system allows 108 in all
+_WATCH = 0.1  # seconds between two looks for GPUs that have become free
+_SOCKET = "trials"
+_KIND = "autoseg-trials"
 _REQUEST = 1 << 16  # most bytes of a request; NNI's variables are some hundred
 
 OnMessage = Callable[[int, str, str, Any], None]
@@ -43,7 +48,8 @@ class TrialRequest:
     """A trial that NNI starts.
 
     Attributes:
-        sequence_id: NNI's number of the trial, in the order of submission.
+        sequence_id: The number of the trial's parameters, in the order of submission; negative for a trial that
+            somebody else has added.
         trial_id: NNI's name of it.
         environment: What NNI has set for it.
     """
@@ -78,6 +84,8 @@ class TrialForks:
             last three gives ``("cancelled", how)`` when NNI or :meth:`stop` ended it, else ``("lost", how)``.
             It must not call :meth:`stop`.
         imported: Asked for every trial; where it answers, no process is started.
+        groups: For each trial side by side the names of its GPUs, as in :attr:`autoseg.plan.Plan.gpus`; a trial
+            waits until some are free. Empty where each takes what it finds.
         work: What a trial does.
 
     Attributes:
@@ -91,17 +99,14 @@ class TrialForks:
         on_message: OnMessage,
         *,
         imported: Callable[[TrialRequest], Imported | None] = lambda request: None,
+        groups: Sequence[str] = (),
         work: Work = run_trial,
     ) -> None:
         self._run, self._threads, self._work = run.resolve(), threads, work
         self._on_message, self._imported = on_message, imported
-        place = None if len(tempfile.gettempdir()) < _SOCKET_PATH else "/tmp"
-        self._folder = tempfile.TemporaryDirectory(prefix="autoseg-", dir=place)  # only its owner may look into it
-        path = Path(self._folder.name) / "trials"
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.bind(str(path))
-        path.chmod(0o600)
-        self._listener.listen(64)
+        self._shares = GpuShares(groups)
+        self._folder, self._listener = _listen(self._run)
+        path = self._folder.path / _SOCKET
         self._stopping, self._stop = os.pipe()  # what waits sees the end of this pipe
         self._telling, self._stop_once = threading.Lock(), threading.Lock()
         self._trials: list[threading.Thread] = []
@@ -123,7 +128,7 @@ class TrialForks:
         if not any(trial.is_alive() for trial in self._trials):
             os.close(self._stopping)
         self._listener.close()
-        self._folder.cleanup()
+        self._folder.remove()
 
     def _accept(self) -> None:
         while self._stopping not in wait([self._listener, self._stopping]):
@@ -156,12 +161,26 @@ class TrialForks:
                 connection.send(str(code).encode())
 
     def _fork(self, request: TrialRequest, streams: list[int], connection: socket.socket) -> int:
-        """Run a trial in a process of its own; returns the exit code that a shell would tell."""
+        """Run a trial in a process of its own, on GPUs of its own; returns the exit code that a shell would tell."""
+        if not self._shares.any:
+            return self._run_process(request, request.environment, streams, connection)
+        while (group := self._shares.take()) is None:  # the process of a trial may live longer than its relay
+            if wait([connection, self._stopping], _WATCH):
+                self._tell(request.sequence_id, request, "cancelled", "it was ended while it waited for a GPU")
+                return 128 + signal.SIGTERM
+        try:
+            return self._run_process(request, {**request.environment, VISIBLE: group}, streams, connection)
+        finally:
+            self._shares.give_back(group)
+
+    def _run_process(
+        self, request: TrialRequest, environment: dict[str, str], streams: list[int], connection: socket.socket
+    ) -> int:
         ours, theirs = Pipe(duplex=False)
         with ours:
             with theirs:
                 handed = [_Handed(stream) for stream in streams]
-                details = (self._work, self._run, self._threads, request.environment, handed, theirs)
+                details = (self._work, self._run, self._threads, environment, handed, theirs)
                 process = processes.start(forked, details)
             watched: list[Any] = [process.sentinel, ours, connection, self._stopping]
             number, answered, ended = request.sequence_id, False, False
@@ -196,11 +215,38 @@ class TrialForks:
         return code if code >= 0 else 128 - code
 
     def _tell(self, number: int, request: TrialRequest, kind: str, content: Any) -> None:
+        if number < 0:
+            return  # somebody else has added this trial; it is nothing to the run
         try:
             with self._telling:
                 self._on_message(number, request.trial_id, kind, content)
         except Exception:
             log.exception("a message of trial %s was not understood", request.trial_id)
+
+
+def _listen(run: Path) -> tuple[OwnFolder, socket.socket]:
+    """A socket in a folder of its own: in the run folder where that works, else where temporary files are."""
+    last: OSError | None = None
+    if run.is_dir():
+        (run / "nni").mkdir(exist_ok=True)
+    for parent in (run / "nni", None, Path("/tmp")):
+        try:
+            folder = OwnFolder(_KIND, parent)
+        except OSError as error:
+            last = error
+            continue
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            listener.bind(str(folder.path / _SOCKET))
+        except OSError as error:  # the path is longer than a socket's may be (108 bytes), or sockets cannot be there
+            last = error
+            listener.close()
+            folder.remove()
+            continue
+        (folder.path / _SOCKET).chmod(0o600)
+        listener.listen(64)
+        return folder, listener
+    raise OSError(f"no socket can be made: {last}")
 
 
 def _report(request: TrialRequest, found: Imported) -> int:
@@ -211,7 +257,7 @@ def _report(request: TrialRequest, found: Imported) -> int:
     direct(url)
     channel = TrialCommandChannelV3(url)
     try:
-        record = channel.receive_parameter()
+        record = next_parameters(url)
         number = None if record is None else record["parameter_id"]
         for sequence, figures in enumerate(found.figures):
             channel.send_metric("PERIODICAL", number, request.trial_id, sequence, tellable(figures))

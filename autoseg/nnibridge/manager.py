@@ -12,7 +12,6 @@ import secrets
 import string
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,6 @@ class Manager:
         port: int | None = None,
         bind: str | None = None,
         service: dict[str, Any] | None = None,
-        gpus: Sequence[int] | None = None,
         search_space: dict[str, Any] | None = None,
     ) -> Manager:
         """Start an experiment without trials; connect a :class:`~autoseg.nnibridge.channel.TrialChannel` next.
@@ -81,7 +79,6 @@ class Manager:
             port: Where to look for a free pair of ports first; 8080 when None.
             bind: An address of this machine beside 127.0.0.1 on which workers reach the manager.
             service: Canonical JSON of an NNI training service; None is this machine.
-            gpus: GPUs of this machine to hand out, one for each trial; None leaves them alone.
             search_space: Shown in the page, in NNI's form; None shows what kinds of trials there are.
 
         Returns:
@@ -92,7 +89,7 @@ class Manager:
             ManagerFailed: NNI's manager could not be started.
         """
         folder, experiment = folder.resolve(), _new_id()
-        node = Node(folder, experiment, "create", port=port, bind=bind)
+        node = Node(folder, experiment, "create", port=port, bind=bind, needed=service is not None)
         try:
             config = experiment_json(
                 name,
@@ -101,7 +98,6 @@ class Manager:
                 code=code.resolve(),
                 folder=folder,
                 service=service,
-                gpus=gpus,
                 search_space=search_space,
             )
             _register(folder, experiment, node, name)
@@ -132,7 +128,7 @@ class Manager:
             fix = "check that the run had NNI's page, and that its nni folder is whole"
             raise UserError(Problem(f"there is no NNI experiment {experiment!r}", str(folder), fix))
         settle_trials(folder, experiment)
-        node = Node(folder, experiment, "view", port=port)
+        node = Node(folder, experiment, "view", port=port, needed=True)
         try:
             _register(folder, experiment, node, experiment)
             node.request("POST", "/experiment", {}, seconds=60)
@@ -166,11 +162,20 @@ class Manager:
         found = self._node.request("GET", "/trial-jobs")
         return found if isinstance(found, list) else []
 
+    def status(self) -> str:
+        """NNI's word for the state of the experiment, such as ``RUNNING`` or ``ERROR``.
+
+        Raises:
+            ManagerFailed: The manager is gone.
+        """
+        found = self._node.request("GET", "/check-status")
+        return str(found.get("status", "")) if isinstance(found, dict) else ""
+
     def set_concurrency(self, n: int) -> None:
         """Let ``n`` trials run at a time from now on.
 
         Raises:
-            ManagerFailed: The manager is gone, or the experiment is only viewed.
+            ManagerFailed: The manager is gone, the experiment is only viewed, or ``n`` is not within 1 to 1024.
         """
         change = {"params": {"trialConcurrency": n}}
         self._node.request("PUT", "/experiment?update_type=TRIAL_CONCURRENCY", change)

@@ -27,6 +27,7 @@ _PATIENCE = 60.0  # seconds until the page must answer; about one is usual
 _ATTEMPTS = 10
 _TAIL = 2000  # characters of a log that an error carries
 _OTHERS = ("NODE_OPTIONS", "NODE_PATH", "AUTOSEG_BIND")  # of the environment, not for our node
+_ADVICE = "; --no-ui works without it"
 
 
 class ManagerFailed(AutosegError):
@@ -42,6 +43,7 @@ class Node:
         action: NNI's word for what to do with it: ``create`` or ``view``.
         port: Where to look for free ports first.
         bind: An address beside 127.0.0.1 on which others shall reach it.
+        needed: Whether nothing works without it, so that errors do not advise to leave it out.
 
     Attributes:
         port: Its port.
@@ -55,9 +57,17 @@ class Node:
     """
 
     def __init__(
-        self, folder: Path, experiment: str, action: str, *, port: int | None = None, bind: str | None = None
+        self,
+        folder: Path,
+        experiment: str,
+        action: str,
+        *,
+        port: int | None = None,
+        bind: str | None = None,
+        needed: bool = False,
     ) -> None:
         self._folder, self._experiment, self._bind = folder, experiment, bind
+        self._advice = "" if needed else _ADVICE
         self.log = folder / "manager.log"
         self._logs = {self.log: 0, folder / experiment / "log" / "nnimanager.log": 0}
         self.token = secrets.token_hex(16)
@@ -78,9 +88,8 @@ class Node:
         """Start it; False when its port was taken meanwhile."""
         found = importlib.util.find_spec("nni_node")
         if found is None or not found.submodule_search_locations:
-            raise ManagerFailed(
-                "NNI's manager is not installed: pip install --force-reinstall nni==3.0, or give --no-ui"
-            )
+            fix = f"pip install --force-reinstall nni==3.0{self._advice}"
+            raise ManagerFailed(f"NNI's manager is not installed: {fix}")
         place = Path(found.submodule_search_locations[0])
         arguments = {
             "port": self.port,
@@ -98,7 +107,7 @@ class Node:
             try:
                 self._process = subprocess.Popen(
                     command + words,
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=place,
@@ -106,13 +115,20 @@ class Node:
                     process_group=0,  # Ctrl-C in the terminal is not for it: we decide
                 )
             except OSError as error:
-                raise ManagerFailed(f"NNI's manager cannot be started: {error}; --no-ui works without it") from error
+                raise ManagerFailed(f"NNI's manager cannot be started: {error}{self._advice}") from error
         self.pid = self._process.pid
+        self._hand_token()
         try:
             return self._answers()
         except BaseException:
             self.kill()
             raise
+
+    def _hand_token(self) -> None:
+        """Through a pipe, which nobody can read again; an environment could be read in /proc."""
+        assert self._process.stdin is not None
+        with suppress(OSError), self._process.stdin as pipe:  # it has ended already, and says why
+            pipe.write(self.token.encode())
 
     def _environment(self) -> dict[str, str]:
         """NNI writes into the home folder; it gets one in the run folder instead."""
@@ -121,7 +137,7 @@ class Node:
             "HOME": str(self._folder / "home"),
             "AUTOSEG_HOME": os.environ.get("HOME", ""),
             "AUTOSEG_PARENT": str(os.getpid()),
-            "AUTOSEG_TOKEN": self.token,
+            "AUTOSEG_TOKEN_FD": "0",
         }
         return {**kept, **ours, **({} if self._bind is None else {"AUTOSEG_BIND": self._bind})}
 
@@ -154,7 +170,7 @@ class Node:
 
     def _failure(self, what: str) -> ManagerFailed:
         tail = self._written()[-_TAIL:].strip()
-        return ManagerFailed(f"{what}; --no-ui works without it. {self.log} ends with:\n{tail}")
+        return ManagerFailed(f"{what}{self._advice}. {self.log} ends with:\n{tail}")
 
     def _watch(self) -> None:
         """Wait for its end, then end the trials that it left behind."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +34,28 @@ class Outcome:
     lost: str = ""
 
 
-def read_outcome(output: Path, job: Job, folder: RunFolder) -> Outcome:
+def read_outcome(output: Path, job: Job, folder: RunFolder, machine: str = "") -> Outcome:
     """Move the results of a trial into the run folder and tell how it ended.
 
     Args:
         output: Its output folder, or a copy on the same file system as the run folder.
         job: Its job.
         folder: The run folder.
+        machine: Where it was; named in what is told of a failure.
     """
+    where = f"on {machine}: " if machine else ""
     stderr = output / "trial.stderr"
     tail = stderr.read_text(encoding="utf-8", errors="replace")[-_TAIL:] if stderr.is_file() else ""
     try:
         told = json.loads((output / "outcome.json").read_text(encoding="utf-8"))
         if "problems" in told:
-            return Outcome(problems=[Problem(**problem) for problem in told["problems"]], log=tail)
+            problems = [Problem(**problem) for problem in told["problems"]]
+            return Outcome(problems=[replace(one, what=where + one.what) for one in problems], log=tail)
         if "failed" in told:
-            return Outcome(failed=str(told["failed"]), log=str(told.get("log") or tail))
+            return Outcome(failed=where + str(told["failed"]), log=str(told.get("log") or tail))
         result = dict(told["result"])
     except FileNotFoundError:
-        return Outcome(failed="it ended without a word", log=tail)
+        return Outcome(failed=f"{where}it ended without a word", log=tail)
     except (ValueError, TypeError, KeyError) as error:
         return Outcome(lost=f"its outcome cannot be read ({error})")
     merge(output / "run", job, folder)

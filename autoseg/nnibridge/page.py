@@ -83,6 +83,18 @@ def experiments(folder: Path) -> list[str]:
     return [path.parent.parent.name for path in found]
 
 
+def succeeded(folder: Path, experiment: str) -> int:
+    """How many trials of an experiment have succeeded; 0 when its database cannot be read."""
+    select = "select count(distinct trialJobId) from TrialJobEvent where event = 'SUCCEEDED'"
+    with suppress(sqlite3.Error), closing(_database(folder, experiment)) as database:
+        return int(database.execute(select).fetchone()[0])
+    return 0
+
+
+def _database(folder: Path, experiment: str) -> sqlite3.Connection:
+    return sqlite3.connect(folder / experiment / "db" / "nni.sqlite", timeout=2)
+
+
 def settle_trials(folder: Path, experiment: str) -> int:
     """Mark the trials that never ended, because their run was stopped or killed, as cancelled by the system.
 
@@ -104,7 +116,7 @@ def settle_trials(folder: Path, experiment: str) -> int:
         values ('SYS_CANCELED', ?, ?, ?, ?, ?)"""
     with (
         suppress(sqlite3.Error),
-        closing(sqlite3.connect(folder / experiment / "db" / "nni.sqlite", timeout=2)) as database,
+        closing(_database(folder, experiment)) as database,
         database,
     ):
         rows = database.execute(select).fetchall()

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from autoseg.errors import Problem, UserError
-from autoseg.nnibridge.manager import Manager
-from autoseg.nnibridge.page import experiments, read_page
+from autoseg.nnibridge.manager import Manager, ManagerFailed
+from autoseg.nnibridge.page import experiments, read_page, succeeded
 from autoseg.runfolder import RunFolder, read_json
 
 log = logging.getLogger(__name__)
@@ -41,22 +41,48 @@ def served(folder: RunFolder, port: int | None = None) -> Iterator[tuple[str, th
     up, kept = read_page(folder.nni), experiments(folder.nni)
     if up:
         yield up.url, None
-    elif kept:
-        manager = Manager.view(folder.nni, kept[-1], port)
+        return
+    shown = _view(folder, kept[-1], port) if kept and succeeded(folder.nni, kept[-1]) >= _results(folder) else None
+    if shown:
         try:
-            yield manager.url, manager.ended
+            yield shown.url, shown.ended
         finally:
-            manager.stop()
+            shown.stop()
     else:
-        from autoseg.config import load_config
-        from autoseg.nnibridge.crew import NniCrew  # torch with it
-        from autoseg.plan import Plan
-        from autoseg.progress import Progress
+        with _from_results(folder, port) as manager:
+            yield manager.url, manager.ended
 
-        crew = NniCrew(folder, load_config(folder.config), Plan.from_json(read_json(folder.plan)), 1, Progress())
-        try:
-            if not crew.all_shown(_PATIENCE):
-                log.warning("not all finished jobs could be put on the page")
-            yield crew.manager.url, crew.manager.ended
-        finally:
-            crew.stop()
+
+def _results(folder: RunFolder) -> int:
+    """How many jobs of a run have a result; the last experiment of a run that was resumed may not have them all."""
+    candidates = len(list(folder.search.glob("trials/*.json")))
+    searches = 0 if candidates else len([*folder.search.glob("found.json"), *folder.search.glob("seed-*/found.json")])
+    return candidates + searches + len(list(folder.models.glob("*/seed-*/test.json")))
+
+
+def _view(folder: RunFolder, experiment: str, port: int | None) -> Manager | None:
+    """NNI's own view of an experiment; None when its files are damaged."""
+    try:
+        return Manager.view(folder.nni, experiment, port)
+    except ManagerFailed as error:
+        log.warning("experiment %s cannot be shown again, a page is made from the results: %s", experiment, error)
+        return None
+
+
+@contextmanager
+def _from_results(folder: RunFolder, port: int | None) -> Iterator[Manager]:
+    """A new page that shows the finished jobs of a run."""
+    from autoseg.config import load_config
+    from autoseg.nnibridge.crew import NniCrew  # torch with it
+    from autoseg.plan import Plan
+    from autoseg.progress import Progress
+
+    here = ["compute={}", *([f"ui.port={port}"] if port else [])]
+    plan = Plan.from_json(read_json(folder.plan))
+    crew = NniCrew(folder, load_config(folder.config, here), plan, 1, Progress())
+    try:
+        if not crew.all_shown(_PATIENCE):
+            log.warning("not all finished jobs could be put on the page")
+        yield crew.manager
+    finally:
+        crew.stop()

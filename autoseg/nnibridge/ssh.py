@@ -1,4 +1,4 @@
-"""Reaching a worker machine with the OpenSSH client of this one: commands, folders there and back, a check.
+"""Reaching a worker machine with the OpenSSH client of this one: commands, and folders there and back.
 
 No password is ever asked for, and ``~/.ssh/config`` is not read, because NNI's own connection does not read it
 either. The key of a machine that is new is written down; one that has changed since is refused.
@@ -6,24 +6,22 @@ either. The key of a machine that is new is written down; one that has changed s
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, cast
 
 from autoseg.config_compute import MachineConfig
-from autoseg.errors import AutosegError, Problem
-from autoseg.nnibridge.bundle import required_distributions
+from autoseg.errors import AutosegError
 
 _CONNECT = 10  # seconds until a machine that does not answer is given up
-_TELL = Path(__file__).with_name("tell.py")
-_FREE = 2 * 2**30  # bytes of disk below which a machine is complained about
+_BLOCK = 1 << 16  # bytes
 
 
 class SshFailed(AutosegError):
@@ -38,6 +36,10 @@ class SshFailed(AutosegError):
         self.code = code
 
 
+class UnsafeArchive(SshFailed):
+    """What a machine sent holds more than files and folders, or leads out of its place."""
+
+
 class Login:
     """A way onto a machine.
 
@@ -45,10 +47,16 @@ class Login:
         machine: Where and as whom.
         known_hosts: Where keys of new machines are written down; the user's own file unless given, which is
             read in any case.
+
+    Attributes:
+        aborted: Whether :meth:`abort` was called.
     """
 
     def __init__(self, machine: MachineConfig, known_hosts: Path | None = None) -> None:
         self.machine, self.known_hosts = machine, known_hosts
+        self.aborted = False
+        self._clients: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
 
     def command(self, script: str) -> list[str]:
         """The command line that runs a shell script there."""
@@ -69,6 +77,17 @@ class Login:
             line += ["-o", f"{name}={value}"]
         return [*line, "-l", self.machine.user, "--", self.machine.host, "exec sh -c " + shlex.quote(script)]
 
+    def again(self) -> Login:
+        """The same way, for use after :meth:`abort`."""
+        return Login(self.machine, self.known_hosts)
+
+    def abort(self) -> None:
+        """Kill everything that is on its way, from any thread; nothing more is started on this way."""
+        with self._lock:
+            self.aborted = True
+            for process in self._clients:
+                process.kill()
+
     def run(self, script: str, *, timeout: float = 60, given: str = "") -> str:
         """Run a shell script there and wait for it.
 
@@ -83,48 +102,57 @@ class Login:
         Raises:
             SshFailed: It failed, took too long, or the machine cannot be reached.
         """
-        with _client(self.command(script), timeout) as process:
-            out, err = process.communicate(given.encode())
+        with self._client(script) as process:
+            try:
+                out, err = process.communicate(given.encode(), timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, err = process.communicate()
         self._check(process.returncode, err)
         return out.decode(errors="replace")
 
-    def fetch(self, script: str, target: Path, *, timeout: float = 600) -> None:
-        """Fetch files; links and paths that lead out of the target folder are refused.
+    def fetch(self, script: str, target: Path, *, silence: float = 60) -> None:
+        """Fetch files and folders; an archive that holds anything else, or leads out of the target, is refused.
 
         Args:
             script: A shell script that writes a tar archive to its standard output.
             target: The folder here to put them into.
-            timeout: Seconds it may take.
+            silence: Seconds without any byte after which it is given up.
 
         Raises:
-            SshFailed: It failed, or the archive is cut off or not safe.
+            UnsafeArchive: There is something in it that must not be unpacked.
+            SshFailed: It failed, or the archive is cut off.
+            OSError: The files cannot be written here.
         """
         broken: Exception | None = None
         with tempfile.TemporaryFile() as complaints:
-            with _client(self.command(script), timeout, complaints) as process:
+            with self._client(script, complaints) as process, _Silence(silence, process.kill) as watch:
                 assert process.stdin and process.stdout
                 process.stdin.close()
+                heard = cast(IO[bytes], _Heard(process.stdout, watch))
                 try:
-                    with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-                        archive.extractall(target, filter="data")
-                    process.stdout.read()  # the padding at its end
-                except (tarfile.TarError, OSError) as error:
+                    with tarfile.open(fileobj=heard, mode="r|") as archive:
+                        archive.extractall(target, filter=_plain)
+                    while heard.read(_BLOCK):  # the padding at its end
+                        pass
+                except tarfile.TarError as error:
                     broken = error
                     process.stdout.close()
                 process.wait()
             complaints.seek(0)
-            if not isinstance(broken, tarfile.FilterError):
-                self._check(process.returncode, complaints.read())
+            if isinstance(broken, tarfile.FilterError):
+                raise UnsafeArchive(f"{self.machine}: what came back is not a safe archive ({broken})") from broken
+            self._check(process.returncode, complaints.read())
         if broken:
-            raise SshFailed(f"{self.machine}: what came back is not a whole and safe archive ({broken})") from broken
+            raise SshFailed(f"{self.machine}: what came back is not a whole archive ({broken})") from broken
 
-    def send(self, files: Mapping[str, Path], script: str, *, timeout: float = 3600) -> str:
+    def send(self, files: Mapping[str, Path], script: str, *, silence: float = 300) -> str:
         """Send files and folders.
 
         Args:
             files: From the path in the archive to the file or folder here.
             script: A shell script that reads a tar archive from its standard input.
-            timeout: Seconds it may take.
+            silence: Seconds in which it takes nothing, or does not end, after which it is given up.
 
         Returns:
             What the script wrote to its standard output.
@@ -133,10 +161,11 @@ class Login:
             SshFailed: It failed, took too long, or the machine cannot be reached.
         """
         with tempfile.TemporaryFile() as complaints:
-            with _client(self.command(script), timeout, complaints) as process:
+            with self._client(script, complaints) as process, _Silence(silence, process.kill) as watch:
                 assert process.stdin and process.stdout
-                with suppress(OSError):  # it ended before it had read all; its exit code says why
-                    with tarfile.open(fileobj=process.stdin, mode="w|") as archive:
+                heard = cast(IO[bytes], _Heard(process.stdin, watch))
+                with suppress(BrokenPipeError):  # it ended before it had read all; its exit code says why
+                    with tarfile.open(fileobj=heard, mode="w|") as archive:
                         for name, path in files.items():
                             archive.add(path, name, filter=_anonymous)
                     process.stdin.close()
@@ -149,90 +178,88 @@ class Login:
     def _check(self, code: int, complaints: bytes) -> None:
         if code:
             lines = complaints.decode(errors="replace").strip().splitlines()
-            told = lines[-1] if lines else "it took too long" if code < 0 else f"exit code {code}"
+            ended = "it was interrupted" if self.aborted else "it took too long"
+            told = lines[-1] if lines else ended if code < 0 else f"exit code {code}"
             raise SshFailed(f"{self.machine}: {told}", code)
 
-
-def check(
-    machine: MachineConfig, known_hosts: Path | None = None, manager: tuple[str, int] | None = None
-) -> list[Problem]:
-    """Whether a machine can work for us: login, Python, packages, disk, and the way back.
-
-    Args:
-        machine: The machine.
-        known_hosts: As for :class:`Login`.
-        manager: Address and port where NNI's manager will listen; not looked at unless given.
-
-    Returns:
-        Everything that has to be mended; empty when all is well.
-    """
-    needed = required_distributions()
-    asked = json.dumps({"packages": sorted(needed), "manager": manager})
-    script = f"exec {shlex.quote(machine.python)} - {shlex.quote(asked)}"
-    try:
-        told = json.loads(Login(machine, known_hosts).run(script, given=_TELL.read_text(encoding="utf-8")))
-    except SshFailed as error:
-        return [Problem(str(error), "compute.machines", _mend(error, machine))]
-    except ValueError:
-        fix = "its shell must print nothing of its own when a command is run by ssh"
-        return [Problem(f"{machine}: the answer makes no sense", "compute.machines", fix)]
-    return [Problem(f"{machine}: {what}", "compute.machines", fix) for what, fix in _complaints(told, needed, machine)]
-
-
-def _complaints(
-    told: dict[str, Any], needed: Mapping[str, str | None], machine: MachineConfig
-) -> Iterator[tuple[str, str]]:
-    """What is wrong with a machine according to its answer, each with what to do."""
-    install = f"there: {machine.python} -m pip install"
-    if tuple(told["python"]) < (3, 11):
-        found = ".".join(map(str, told["python"]))
-        yield f"{machine.python} is Python {found}", "give a Python 3.11 or newer as 'python'"
-    missing = [name for name in needed if told["versions"][name] is None]
-    if missing:
-        yield f"{machine.python} does not have {', '.join(missing)}", f"{install} {' '.join(missing)}"
-    nni = told["versions"].get("nni")
-    if nni is not None and nni != needed["nni"]:
-        yield f"it has NNI {nni}, this machine {needed['nni']}", f"{install} nni=={needed['nni']}"
-    if told["torch"]:
-        yield f"torch cannot be imported: {told['torch']}", f"{install} --force-reinstall torch"
-    if told["free"] < _FREE:
-        yield f"only {told['free'] / 2**30:.1f} GiB of disk are free in the home directory", "make room there"
-    if told["manager"]:
-        fix = "give an address of this machine as compute.bind that it can reach, and open its firewall for it"
-        yield f"it does not reach this machine: {told['manager']}", fix
-
-
-def _mend(error: SshFailed, machine: MachineConfig) -> str:
-    text = str(error)
-    if "REMOTE HOST IDENTIFICATION" in text or "Host key verification failed" in text:
-        return f"its key has changed; if that is right: ssh-keygen -R '[{machine.host}]:{machine.port}'"
-    if "Permission denied" in text:
-        return f"put {machine.key}.pub into ~/.ssh/authorized_keys there, or give another user or key"
-    if error.code in (126, 127):
-        return "give the path of a Python on that machine as 'python'"
-    return "check host and port, and that its ssh server runs"
-
-
-@contextmanager
-def _client(line: list[str], timeout: float, stderr: IO[bytes] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """The running client, out of reach of the terminal's Ctrl-C, killed when it takes too long."""
-    try:
+    @contextmanager
+    def _client(self, script: str, stderr: IO[bytes] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+        """The running client, out of reach of the terminal's Ctrl-C."""
         pipe = subprocess.PIPE
-        process = subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=stderr or pipe, start_new_session=True)
-    except FileNotFoundError:
-        raise SshFailed("there is no ssh client here: install OpenSSH (Debian: apt install openssh-client)") from None
-    timer = threading.Timer(timeout, process.kill)
-    timer.daemon = True
-    timer.start()
-    try:
-        with process:
+        with self._lock:
+            if self.aborted:
+                raise SshFailed(f"{self.machine}: it was interrupted")
             try:
-                yield process
-            except BaseException:
-                process.kill()
-                raise
-    finally:
-        timer.cancel()
+                process = subprocess.Popen(
+                    self.command(script), stdin=pipe, stdout=pipe, stderr=stderr or pipe, start_new_session=True
+                )
+            except FileNotFoundError:
+                what = "there is no ssh client here: install OpenSSH (Debian: apt install openssh-client)"
+                raise SshFailed(what) from None
+            except OSError as error:
+                raise SshFailed(f"the ssh client here does not start: {error}") from error
+            self._clients.add(process)
+        try:
+            with process:
+                try:
+                    yield process
+                except BaseException:
+                    process.kill()
+                    raise
+        finally:
+            with self._lock:
+                self._clients.discard(process)
+
+
+class _Silence:
+    """Does something when nothing has been heard for a while; a context manager."""
+
+    def __init__(self, limit: float, do: Callable[[], object]) -> None:
+        self._limit, self._do = limit, do
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="ssh-silence", daemon=True)
+        self.heard()
+
+    def heard(self) -> None:
+        """There was something."""
+        self._until = time.monotonic() + self._limit
+
+    def __enter__(self) -> _Silence:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(left := max(0.0, self._until - time.monotonic())):
+            if not left:
+                self._do()
+                return
+
+
+class _Heard:
+    """A pipe whose bytes are heard; what is there is passed on at once, so that slow is not silent."""
+
+    def __init__(self, pipe: IO[bytes], watch: _Silence) -> None:
+        self._pipe, self._watch = pipe, watch
+
+    def read(self, size: int, /) -> bytes:
+        content: bytes = self._pipe.read1(size)  # type: ignore[attr-defined]
+        self._watch.heard()
+        return content
+
+    def write(self, content: bytes, /) -> int:
+        written = self._pipe.write(content)
+        self._watch.heard()
+        return written
+
+
+def _plain(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo:
+    """Files and folders alone: Pythons before 3.11.13 can be led out of the target by chains of links."""
+    if not (member.isreg() or member.isdir()):
+        raise tarfile.SpecialFileError(member)
+    return tarfile.data_filter(member, target)
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

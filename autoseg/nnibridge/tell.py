@@ -1,7 +1,7 @@
 """What a worker machine says about itself; it runs there, from the standard library alone.
 
-The question comes as JSON in the first argument: ``packages`` (names of distributions) and ``manager``
-(address and port, or null). The answer is one line of JSON.
+The question comes as JSON in the first argument: ``packages`` (names of distributions), ``gpus`` (whether they are
+counted) and ``manager`` (address, port, and the word that must be heard there, or null). The answer is a line of JSON.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from pathlib import Path
 
 
 def tell(asked: dict) -> dict:  # type: ignore[type-arg]
-    """The answer: python, versions, torch (why it cannot be imported), free (bytes), manager (why not reached)."""
+    """The answer: python, versions, torch (why it cannot be imported), gpus, free (bytes), manager (why not)."""
     versions = {}
     for name in asked["packages"]:
         versions[name] = _version(name) or _version(name + "-headless")
-    broken = None
+    broken, gpus = None, 0
     if versions.get("torch"):
         try:
-            import torch  # noqa: F401
+            import torch
+
+            gpus = torch.cuda.device_count() if asked["gpus"] else 0
         except Exception as error:
             broken = "%s: %s" % (type(error).__name__, error)  # noqa: UP031 - for Pythons that are too old
     return {
         "python": sys.version_info[:2],
         "versions": versions,
         "torch": broken,
+        "gpus": gpus,
         "free": shutil.disk_usage(Path.home()).free,
         "manager": _unreachable(*asked["manager"]) if asked["manager"] else None,
     }
@@ -41,14 +44,15 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _unreachable(host: str, port: int) -> str | None:
-    """Why an address cannot be reached; a refusal means that it can, though nothing listens yet."""
+def _unreachable(host: str, port: int, word: str) -> str | None:
+    """Why the machine that listens there is not reached."""
     try:
-        socket.create_connection((host, port), 5).close()
-    except ConnectionRefusedError:
-        pass
+        with socket.create_connection((host, port), 5) as server:
+            heard = server.makefile("rb").read(64)
     except OSError as error:
         return "%s, port %d: %s" % (host, port, error)  # noqa: UP031
+    if heard != word.encode():
+        return "%s, port %d: something else answers there" % (host, port)  # noqa: UP031
     return None
 
 

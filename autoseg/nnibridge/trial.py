@@ -22,9 +22,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from autoseg.errors import Problem, UserError
+from autoseg.errors import UserError, machine_problem
 from autoseg.job import Job
 from autoseg.jobs import run_job
+from autoseg.nnibridge.parameters import next_parameters
 from autoseg.nnibridge.reports import Reports, direct
 from autoseg.processes import end_with_parent
 from autoseg.progress import Forwarded, Progress
@@ -63,29 +64,29 @@ def run_trial(run: Path, threads: int, send: Send | None = None) -> int:
     output = Path(os.environ["NNI_OUTPUT_DIR"])
     _keep_log(send)
     tell: Send = send or (lambda kind, content: None)
+    who = "the trial"
     try:
-        parameters = nni.get_next_parameter()
-        if parameters is None:
+        record: Any = next_parameters()
+        if record is None:
             raise RuntimeError("NNI's manager has closed the connection before the trial began")
-        record = nni.trial._params
+        nni.trial._params = record
         # Searches put a channel of their own in the place of this one, so it is kept.
         channel = nni.runtime.trial_command_channel.get_default_trial_command_channel()
         reports = Reports(channel, record["parameter_id"], os.environ["NNI_TRIAL_JOB_ID"])
-        if record["parameter_id"] is None:
-            raise UserError(Problem("this trial is not one of the run's own", "", "leave it to the run to add trials"))
         tell("parameter", record["parameter_id"])
-        job = Job.from_json(parameters)
+        job = Job.from_json(record["parameters"])
+        who = str(job)
         if job.architecture or job.choices:
             write_json(output / "architecture.json", job.architecture or {"choices": job.choices})
         result = run_job(job, run, threads, Forwarded(_progress(tell if send else None, reports)))
-    except UserError as error:
-        print(error, file=sys.stderr, flush=True)
-        write_json(output / "outcome.json", {"problems": [asdict(problem) for problem in error.problems]})
-        tell("mend", list(error.problems))
-        return UserError.exit_code
     except Exception as error:
-        trace = traceback.format_exc()
-        print(trace, file=sys.stderr, flush=True)
+        mendable, trace = machine_problem(error, who), traceback.format_exc()
+        print(trace if mendable is None else mendable, file=sys.stderr, flush=True)
+        if mendable is not None:
+            tell("mend", list(mendable.problems))
+            with suppress(OSError):  # the disk may be full
+                write_json(output / "outcome.json", {"problems": [asdict(problem) for problem in mendable.problems]})
+            return UserError.exit_code
         message = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
         write_json(output / "outcome.json", {"failed": message, "log": trace})
         tell("failed", (message, trace))

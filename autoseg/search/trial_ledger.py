@@ -20,7 +20,7 @@ from autoseg.search.candidates import rank
 from autoseg.search.engine import Answer
 from autoseg.search.objective import CostMeter, none_admitted
 from autoseg.search.task import Candidate, SearchTask
-from autoseg.search.trials import Bench, InProcessBench, TrialProgress, TrialResult
+from autoseg.search.trials import Bench, InProcessBench, TrialFailed, TrialProgress, TrialResult
 from autoseg.spaces.base import Choices, choices_key, operations_in, plain
 from autoseg.train.clock import Stopwatch
 
@@ -239,9 +239,7 @@ class TrialLedger:
             failed = False
             try:
                 result = wait()
-            except UserError:
-                raise
-            except AutosegError as error:
+            except TrialFailed as error:
                 failed = True
                 result = TrialResult(miou=0.0, seconds=0.0, cpu_seconds=0.0, note=f"its training failed: {error}")
             before = max(0.0, began + result["seconds"] - self.seconds)  # in a process that was interrupted

@@ -19,8 +19,8 @@ from typing import Protocol, TypedDict
 import numpy as np
 import torch
 
-from autoseg.errors import AutosegError
-from autoseg.progress import Progress
+from autoseg.errors import AutosegError, UserError, machine_told
+from autoseg.progress import Progress, Watched
 from autoseg.runfolder import read_json, write_json
 from autoseg.search.task import SearchTask
 from autoseg.spaces.base import Choices
@@ -48,6 +48,10 @@ class TrialResult(TypedDict):
     note: str
 
 
+class TrialFailed(AutosegError):
+    """The training of one candidate failed for a reason of its own, so that it scores 0."""
+
+
 class Bench(Protocol):
     """Trains the candidates of a search, several at a time.
 
@@ -70,8 +74,8 @@ class Bench(Protocol):
             seconds: Length in seconds, or None.
 
         Returns:
-            Waits for the result. It raises a UserError where the user can mend something, and another
-            :class:`~autoseg.errors.AutosegError` when this one training has failed.
+            Waits for the result. It raises a :class:`TrialFailed` when this one training has failed; everything
+            else it raises ends the search, such as a UserError where the user can mend something.
         """
 
 
@@ -95,15 +99,17 @@ class InProcessBench:
         del code  # for people who look on
 
         def result() -> TrialResult:
+            name, shown = f"candidate {number + 1}", Watched(self.shown())
             try:
-                return train_candidate(
-                    self.task, number, choices, epochs=epochs, seconds=seconds, progress=self.shown()
-                )
-            except AutosegError:
-                raise
+                with machine_told(name):
+                    return train_candidate(self.task, number, choices, epochs=epochs, seconds=seconds, progress=shown)
             except Exception as error:
-                log.exception("candidate %d failed", number + 1)
-                raise AutosegError(f"candidate {number + 1} failed: {type(error).__name__}: {error}") from error
+                if shown.error is not None:
+                    raise shown.error from None
+                if isinstance(error, UserError):
+                    raise
+                log.exception("%s failed", name)
+                raise TrialFailed(f"{name} failed: {type(error).__name__}: {error}") from error
 
         return result
 

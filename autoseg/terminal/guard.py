@@ -20,12 +20,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from autoseg.errors import AutosegError, Interrupted, UserError
+from autoseg.errors import MENDABLE, AutosegError, Interrupted, UserError
 
 _PATIENCE = 3.0  # seconds in which further signals are ignored
 _MENDABLE = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or choose another folder"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose another folder or change its permissions"),
+    **MENDABLE,
     **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG), "choose another path"),
 }
 

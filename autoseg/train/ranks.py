@@ -11,14 +11,13 @@ works. Its input ends when rank 0 ends, however that happens, and then it ends a
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import logging
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -32,12 +31,14 @@ from typing import IO, Any
 import torch
 from torch import distributed as dist
 
-from autoseg.errors import AutosegError, Problem, UserError
+from autoseg.errors import AutosegError, Problem, UserError, machine_problem
+from autoseg.ownfolder import OwnFolder
 from autoseg.train.compute import Compute
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 10.0  # seconds in which ranks end by themselves, or tell why they failed
+_START = 600.0  # seconds in which a rank imports torch, be the disk ever so slow
 _NEVER = timedelta(days=30)  # a rank that waits is ended by rank 0, not by a timeout
 _END = "end"
 
@@ -73,13 +74,13 @@ def several_ranks(compute: Compute, target: str, arguments: Mapping[str, Any]) -
         yield compute
         return
     hook = sys.excepthook  # torch sets its own
-    with tempfile.TemporaryDirectory(prefix="autoseg-ranks-") as folder:
-        others = [_Rank(_of_rank(compute, r), target, arguments, Path(folder)) for r in range(1, compute.devices)]
+    with OwnFolder("autoseg-ranks") as folder:
+        others = [_Rank(_of_rank(compute, r), target, arguments, folder.path) for r in range(1, compute.devices)]
         own = _of_rank(compute, 0)
         try:
             for other in others:
                 other.wait_until_ready()
-            _join(own, Path(folder))
+            _join(own, folder.path)
             own.prepare()
             yield own
             for other in others:
@@ -128,16 +129,15 @@ def _join(compute: Compute, folder: Path) -> None:
 
 def _leave(compute: Compute) -> None:
     """Leave the group when the others may be gone already."""
-    if compute.device != "cpu":
-        _abort()
+    _abort(compute)
     with contextlib.suppress(RuntimeError):
         dist.destroy_process_group()
 
 
-def _abort() -> None:
+def _abort(compute: Compute) -> None:
     """End what waits on a GPU for a rank that is gone."""
     group = dist.group.WORLD
-    if group is not None:
+    if group is not None and compute.device != "cpu":
         group.abort()
 
 
@@ -155,7 +155,8 @@ class _Rank:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 start_new_session=True,  # Ctrl-C is rank 0's business
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
@@ -173,18 +174,28 @@ class _Rank:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.words.update(json.loads(line))
+        try:
+            for line in self._process.stdout:
+                self.words.update(words := _words_in(line))
+                if words:
+                    self._ready.set()
+                else:  # of what it started or imported
+                    log.info("rank %d wrote: %s", self.compute.rank, line.rstrip())
+            if self._process.wait():
+                _abort(self.compute)  # rank 0 may wait on its GPU for this one
+        finally:
             self._ready.set()
-        if self._process.wait() and self.compute.device != "cpu":
-            _abort()  # rank 0 may wait on its GPU for this one
-        self._ready.set()
 
     def wait_until_ready(self) -> None:
-        """Wait until it has imported everything."""
-        self._ready.wait()
+        """Wait until it has imported everything, but not for ever."""
+        if not self._ready.wait(_START):
+            raise RankFailed(self._with_last_line(f"rank {self.compute.rank} was not ready after {_START:g} s."))
         if "ready" not in self.words:
             raise self.failure() or RankFailed(f"rank {self.compute.rank} did not start")
+
+    def _with_last_line(self, text: str) -> str:
+        """A sentence, and the last line of the rank's standard error if there is any."""
+        return " ".join([text, *self._errors.read_text(errors="replace").strip().splitlines()[-1:]])
 
     def failure(self) -> AutosegError | None:
         """Why it failed; None while it runs, or when it only lost the others."""
@@ -202,8 +213,7 @@ class _Rank:
             return RankFailed(f"{rank} was killed, most likely because memory ran out; give a smaller train.batch")
         if code == 0 or "lost" in self.words:
             return None
-        tail = self._errors.read_text(errors="replace").strip().splitlines()[-1:]
-        return RankFailed(" ".join([f"{rank} ended with exit code {code}.", *tail]))
+        return RankFailed(self._with_last_line(f"{rank} ended with exit code {code}."))
 
     def end(self, patience: float = 0.0) -> None:
         """Wait until it has ended by itself, then end it."""
@@ -217,6 +227,15 @@ class _Rank:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         self._process.stdout.close()
+
+
+def _words_in(line: str) -> dict[str, Any]:
+    """What a rank tells in a line of its output; empty when the line is not ours."""
+    with contextlib.suppress(ValueError):
+        words = json.loads(line)
+        if isinstance(words, dict) and words.keys() & {"ready", "mend", "failed", "lost"}:
+            return words
+    return {}
 
 
 def _first_failure(others: list[_Rank], patience: float) -> AutosegError | None:
@@ -239,8 +258,7 @@ def main() -> None:
     compute = Compute(**request["compute"])
     code = 1
     try:
-        module, _, function = request["target"].partition(":")
-        target = getattr(importlib.import_module(module), function)
+        target = pkgutil.resolve_name(request["target"])
         _tell(words, ready=True)
         _join(compute, Path(request["folder"]))
         compute.prepare()
@@ -248,14 +266,14 @@ def main() -> None:
         ended.wait()
         dist.destroy_process_group()
         code = 0
-    except UserError as error:
-        _tell(words, mend=[asdict(problem) for problem in error.problems])
     except Exception as error:
-        if _is_loss_of_others(error):
+        if (mendable := machine_problem(error, f"rank {compute.rank}")) is not None:
+            _tell(words, mend=[asdict(problem) for problem in mendable.problems])
+        elif _is_loss_of_others(error):
             _tell(words, lost=True)
         else:
-            first = str(error).partition("\n")[0]
-            _tell(words, failed=f"{type(error).__name__}: {first}", trace=traceback.format_exc())
+            failed = f"{type(error).__name__}: " + str(error).partition("\n")[0]
+            _tell(words, failed=failed, trace=traceback.format_exc())
     os._exit(code)
 
 

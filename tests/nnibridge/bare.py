@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,17 @@ class Bare:
         number = self.channel.submit({**parameters, "reports": ["0"]})
         self.wait(lambda: any(one[0] == number for one in self.metrics))
         return number, next(one[1] for one in self.metrics if one[0] == number)
+
+
+def ask(port: int, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, str]:
+    """A request as anybody could send it."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path, body, {"content-type": "application/json", **headers})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
 
 
 def alive(pids: list[int]) -> list[int]:

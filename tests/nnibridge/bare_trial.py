@@ -1,6 +1,7 @@
 """A trial of nothing but the standard library: python -S -E bare_trial.py. Its parameters say what it does.
 
-``reports`` and ``final``: values to report, as JSON texts; ``pickle``: whether to report one of NNI's pickles;
+``reports`` and ``final``: values to report, as JSON texts; ``pickle``: whether to report all that NNI unpickles;
+``again``: whether to ask for the parameters once more and report them;
 ``echo``: reported together with what the trial sees; ``sleep``: seconds to live; ``stubborn``: whether signals are
 ignored; ``exit``: its exit code, negative for a signal that it sends to itself.
 """
@@ -14,7 +15,17 @@ import sys
 import time
 from urllib.request import Request, urlopen
 
-URL = os.environ["NNI_TRIAL_COMMAND_CHANNEL"]
+URL = os.environ.get("NNI_TRIAL_COMMAND_CHANNEL", "")
+
+
+MARKED = [
+    {"__nni_type__": "path:os.system"},
+    {"__nni_obj__": "gASVCgAAAAAAAAA="},
+    {"__nni_later__": 1},
+    {"__symbol__": "path:os.system", "__args__": ["true"]},
+    {"__instance_type__": "path:os.system"},
+    "bytes:gASVCgAAAAAAAAA=",
+]
 
 
 def put(command: dict[str, object]) -> None:
@@ -33,23 +44,30 @@ def report(parameter_id: int, kind: str, sequence: int, value: str) -> None:
     put({"type": "metric", "metric": json.dumps(metric)})
 
 
+def asked() -> dict[str, object]:
+    put({"type": "request_parameter"})
+    return json.loads(json.load(urlopen(URL))["parameter"])
+
+
 def main() -> int:
     if "--turns" in sys.argv:  # trials that start together ask in the reverse order
         time.sleep(0.1 * (3 - int(os.environ["NNI_TRIAL_SEQ_ID"]) % 4))
-    put({"type": "request_parameter"})
-    found = json.loads(json.load(urlopen(URL))["parameter"])
+    found = asked()
     number, todo = found["parameter_id"], found["parameters"]
     if todo.get("stubborn"):
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, signal.SIG_IGN)
     if todo.get("pickle"):
-        report(number, "PERIODICAL", 0, json.dumps({"default": {"__nni_type__": "bytes:gASVCgAAAAAAAAA="}}))
+        for value in MARKED:
+            report(number, "PERIODICAL", 0, json.dumps({"default": [value]}))
     for sequence, value in enumerate(todo.get("reports", [])):
         report(number, "PERIODICAL", sequence, value)
     if "final" in todo:
         report(number, "FINAL", 0, todo["final"])
+    if todo.get("again"):
+        report(number, "FINAL", 0, json.dumps([found, asked()]))
     if "echo" in todo:
-        seen = [os.environ["NNI_TRIAL_SEQ_ID"], todo["echo"], os.environ["HOME"], "AUTOSEG_TOKEN" in os.environ]
+        seen = [os.environ["NNI_TRIAL_SEQ_ID"], todo["echo"], os.environ["HOME"], "AUTOSEG_TOKEN_FD" in os.environ]
         report(number, "FINAL", 0, json.dumps(seen))
     print("at work", flush=True)
     time.sleep(todo.get("sleep", 0))
@@ -59,4 +77,5 @@ def main() -> int:
     return code
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

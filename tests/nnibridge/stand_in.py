@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -158,6 +159,12 @@ def sleep(run: Path, threads: int, send: Any) -> int:
     return 0
 
 
+def hold_gpus(run: Path, threads: int, send: Any) -> int:
+    send("gpus", os.environ["CUDA_VISIBLE_DEVICES"])
+    until((run / "go").exists)
+    return 0
+
+
 def chatter(run: Path, threads: int, send: Any) -> int:
     while True:
         send("progress", ("note", (os.getpid(),)))
@@ -185,6 +192,8 @@ def pretend(job: Job, run: Path, threads: int, progress: Progress) -> dict[str, 
     progress.begin(str(job), 3, "epochs")
     if job.label == "mend":
         raise UserError([Problem("no images", "data", "put some there"), Problem("no masks")])
+    if job.label == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if job.label == "fail":
         raise ValueError("the first line\nthe second")
     if job.label == "wait":

@@ -14,6 +14,7 @@ from fake_distribution import PLUGINS, install
 from autoseg.config import load_config
 from autoseg.data.packed import pack
 from autoseg.data.synthetic.ceramic import synthetic_ceramic
+from autoseg.errors import UserError
 from autoseg.nnibridge.bundle import bundle_files, carried, copy_distribution, make_bundle, required_distributions
 from autoseg.runfolder import RunFolder, write_json, write_text
 
@@ -90,8 +91,20 @@ def test_data_are_copied_or_not(tmp_path: Path) -> None:
         assert ("code/data" in bundle_files(folder, "/usr/bin/python3", tmp_path / mode)) == expected
 
 
+def test_data_that_could_not_be_packed_are_missed(tmp_path: Path) -> None:
+    for mode in ("copy", "path"):
+        (tmp_path / mode).mkdir()
+        folder = run_folder(tmp_path / mode, **far(tmp_path), data=mode)
+        if mode == "copy":
+            with pytest.raises(UserError, match="could not be written") as caught:
+                bundle_files(folder, "/usr/bin/python3", tmp_path / mode)
+            assert caught.value.problems[0].where == str(folder.data)
+        else:
+            assert "bin/python" in bundle_files(folder, "/usr/bin/python3", tmp_path / mode)
+
+
 def test_the_shim_keeps_what_nni_writes_together(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path)
+    folder = run_folder(tmp_path, **far(tmp_path), data="path")
     (tmp_path / "scratch").mkdir()
     files = bundle_files(folder, sys.executable, tmp_path / "scratch")
     there = tmp_path / "there"

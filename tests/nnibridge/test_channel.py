@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from bare import TRIAL, Bare
+from bare_trial import MARKED
 from websockets.sync.server import ServerConnection, serve
 
 from autoseg.nnibridge.channel import TrialChannel
@@ -52,12 +53,12 @@ def test_metrics_arrive_in_order_and_the_page_knows_them(bare: Bare) -> None:
     assert json.loads(json.loads(trial["finalMetricData"][0]["data"])) == {"default": 0.75}
 
 
-def test_a_pickle_among_the_metrics_is_refused(bare: Bare, caplog: pytest.LogCaptureFixture) -> None:
+def test_pickles_among_the_metrics_are_refused(bare: Bare, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="autoseg"):
         number = bare.channel.submit({"pickle": True, "reports": ["not json", "0.5"]})
         assert bare.status(number) == ["SUCCEEDED"]
     assert [value for one, _, _, value in bare.metrics if one == number] == [0.5]
-    assert sum("not understood" in record.message for record in caplog.records) == 2
+    assert sum("not understood" in record.message for record in caplog.records) == len(MARKED) + 1
 
 
 def test_how_a_trial_ended_is_told_apart(bare: Bare) -> None:
@@ -75,7 +76,7 @@ def test_how_a_trial_ended_is_told_apart(bare: Bare) -> None:
 
 def test_what_is_not_json_is_not_submitted(bare: Bare) -> None:
     before = bare.channel.submit({})
-    for parameters in ({"a": float("nan")}, {"a": [{"__nni_type__": "path:os.system"}]}):
+    for parameters in ({"a": float("nan")}, *({"a": [mark]} for mark in MARKED), {"a": ({"__nni_obj__": ""},)}):
         with pytest.raises(ValueError):
             bare.channel.submit(parameters)
     assert bare.channel.submit({}) == before + 1
@@ -133,6 +134,9 @@ def test_unknown_commands_do_no_harm() -> None:
     messages = [
         '{"type": "FD", "content": "[]"}',
         '{"type": "??"}',
+        "[" * 100_000,
+        json.dumps({"type": "ME", "content": "[" * 100_000}),
+        json.dumps({"type": "ME", "content": json.dumps({**metric, "parameter_id": True})}),
         "[1, 2]",
         "no json",
         b"\xff\xfe",

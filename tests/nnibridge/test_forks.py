@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,52 @@ def test_stop_ends_all_trials_and_takes_no_more(make: Make, manager: StandIn, he
     assert late.stderr.startswith("the main process of autoseg does not answer")
 
 
+def test_trials_side_by_side_never_have_the_same_gpus(
+    make: Make, manager: StandIn, heard: Heard, tmp_path: Path
+) -> None:
+    forks = make(stand_in.hold_gpus, groups=["2,5", "GPU-7,GPU-9"])
+    (tmp_path / "run").mkdir(exist_ok=True)
+
+    def trial(number: int) -> Started:
+        return Started(forks.command, manager.environment(tmp_path / str(number), number), CUDA_VISIBLE_DEVICES="0")
+
+    def gpus() -> dict[int, str]:
+        return {number: content for number, _, kind, content in heard if kind == "gpus"}
+
+    trials = [trial(0)]
+    assert until(lambda: gpus() == {0: "2,5"})
+    trials += [trial(1)]
+    assert until(lambda: gpus() == {0: "2,5", 1: "GPU-7,GPU-9"})
+    waiting, ended = trial(2), trial(3)
+    time.sleep(0.5)
+    assert len(heard) == 2  # there is nothing left for a third
+    ended.process.send_signal(signal.SIGTERM)
+    assert ended.wait() == 143
+    assert heard[-1] == (3, "trial3", "cancelled", "it was ended while it waited for a GPU")
+    trials[1].process.send_signal(signal.SIGKILL)  # what was its is free when its process has ended, not before
+    assert until(lambda: gpus().get(2) == "GPU-7,GPU-9")
+    assert [kind for number, _, kind, _ in heard if number != 3][-2:] == ["cancelled", "gpus"]
+    (tmp_path / "run" / "go").touch()
+    assert [trials[0].wait(), waiting.wait()] == [0, 0]
+    again = trial(4)
+    assert again.wait() == 0 and gpus()[4] == "2,5"
+
+
+def test_a_long_path_of_the_run_is_no_hindrance(heard: Heard, tmp_path: Path, manager: StandIn) -> None:
+    for name, inside in (("r", True), ("r" * 100, False)):
+        run = tmp_path / name
+        run.mkdir()
+        forks = TrialForks(run, 1, heard, work=stand_in.tell)
+        try:
+            socket = Path(forks.command.split()[-1])
+            assert (socket.parent.parent == run / "nni") == inside
+            assert socket.parent.name.startswith(f"autoseg-trials-{os.getpid()}-")
+            assert Started(forks.command, manager.environment(tmp_path / f"out{len(name)}")).wait() == 0
+        finally:
+            forks.stop()
+        assert list((run / "nni").iterdir()) == []
+
+
 def test_a_trial_that_was_done_before_is_shown_without_a_process(
     make: Make, manager: StandIn, heard: Heard, tmp_path: Path
 ) -> None:
@@ -192,7 +239,7 @@ sys.path.insert(0, sys.argv[1])
 import stand_in
 from autoseg.nnibridge.forks import TrialForks
 
-forks = TrialForks(Path("run"), 1, lambda *message: print(message[3][1][0], flush=True), work=stand_in.sleep)
+forks = TrialForks(Path(sys.argv[2]), 1, lambda *message: print(message[3][1][0], flush=True), work=stand_in.sleep)
 print(forks.command, flush=True)
 time.sleep(60)
 """
@@ -200,7 +247,9 @@ time.sleep(60)
 
 def test_everything_ends_with_the_main_process(manager: StandIn, tmp_path: Path) -> None:
     here = str(Path(stand_in.__file__).parent)
-    with subprocess.Popen([sys.executable, "-c", MAIN, here], stdout=subprocess.PIPE, text=True) as main:
+    run = tmp_path / "run"
+    run.mkdir()
+    with subprocess.Popen([sys.executable, "-c", MAIN, here, str(run)], stdout=subprocess.PIPE, text=True) as main:
         assert main.stdout is not None
         trial = Started(main.stdout.readline(), manager.environment(tmp_path / "out"))
         pid = int(main.stdout.readline())
@@ -208,3 +257,8 @@ def test_everything_ends_with_the_main_process(manager: StandIn, tmp_path: Path)
         main.kill()
         assert trial.process.wait(5) == 1
         assert until(lambda: not alive(pid), 5)
+    left = [folder.name for folder in (run / "nni").iterdir()]
+    assert [name.rpartition("-")[0] for name in left] == [f"autoseg-trials-{main.pid}"]
+    forks = TrialForks(run, 1, lambda *message: None)
+    assert not (run / "nni" / left[0]).exists() and len(list((run / "nni").iterdir())) == 1
+    forks.stop()

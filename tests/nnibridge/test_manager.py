@@ -16,7 +16,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from bare import Bare, alive, group, until
+from bare import Bare, alive, ask, group, until
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
@@ -42,17 +42,6 @@ time.sleep(600)
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
     with Bare(tmp_path_factory.mktemp("nni")) as found:
         yield found
-
-
-def ask(port: int, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, str]:
-    """A request as anybody could send it."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request(method, path, body, {"content-type": "application/json", **headers})
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-    finally:
-        connection.close()
 
 
 def reachable(address: str, port: int) -> bool:
@@ -96,6 +85,12 @@ def test_only_loopback_answers(bare: Bare) -> None:
     assert not reachable(address, bare.manager.port)
 
 
+def test_loopback_as_another_address_is_no_other(tmp_path: Path) -> None:
+    with Bare(tmp_path, bind="127.0.0.1") as bare:
+        assert bare.status(bare.channel.submit({})) == ["SUCCEEDED"]
+        assert not reachable("127.0.0.2", bare.manager.port)
+
+
 def test_another_address_when_asked_for(tmp_path: Path) -> None:
     with Bare(tmp_path, bind="127.0.0.2") as bare:
         assert bare.status(bare.channel.submit({})) == ["SUCCEEDED"]
@@ -122,12 +117,14 @@ def test_an_address_of_another_machine_is_the_users_to_mend(tmp_path: Path) -> N
         ("GET", "/api/v1/nni/experiment", {"origin": "http://evil.example"}, False),
         ("DELETE", "/api/v1/nni/experiment", {"origin": "null"}, False),
         ("POST", "/api/v1/nni/experiment", {}, False),
+        ("POST", "/api/v1/nni/experiment", {"x-autoseg-token": ""}, False),
         ("POST", "/api/v1/nni/trial-jobs", {}, False),
         ("POST", "/API/v1/nni/trial-jobs/", {"x-autoseg-token": "guess"}, False),
         ("POST", "/api/v1/nni/tensorboard", {}, False),
         ("POST", "/api/v1/nni/experiment/import-data", {}, False),
         ("PUT", "/api/v1/nni/experiment/cluster-metadata", {}, False),
         ("PUT", "/api/v1/nni/experiment?update_type=TRIAL_CONCURRENCY", {}, True),
+        ("PUT", "/api/v1/nni/experiment?update_type=TRIAL_CONCURRENCY&update_type=MAX_TRIAL_NUM", {}, False),
     ],
 )
 def test_who_may_do_what(bare: Bare, method: str, path: str, headers: dict[str, str], allowed: bool) -> None:
@@ -181,6 +178,10 @@ def test_a_manager_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ManagerFailed, match=r"(?s)--no-ui.*full of cats"):
         Manager.start(tmp_path / "nni", "bare", slots=1, trial_command="true", code=tmp_path)
     assert page.read_page(tmp_path / "nni") is None
+    away = {"platform": "remote"}  # where --no-ui is of no help
+    with pytest.raises(ManagerFailed, match="full of cats") as failure:
+        Manager.start(tmp_path / "nni", "bare", slots=1, trial_command="true", code=tmp_path, service=away)
+    assert "--no-ui" not in str(failure.value)
 
 
 def test_a_stubborn_trial_does_not_delay_the_end(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 import autoseg.nnibridge.crew as module
 from autoseg.config import load_config
-from autoseg.crew import Crew, JobFailed, Ticket
+from autoseg.crew import Crew, CrewGone, JobFailed, Ticket
 from autoseg.data.packed import pack
 from autoseg.errors import Problem, UserError
 from autoseg.finished import Finished, finished_jobs
@@ -61,7 +61,7 @@ class Played:
         self.submitted: list[dict[str, Any]] = []
         self.calls: list[str] = []
         self.concurrency: list[int] = []
-        self.alive = True
+        self.alive, self.state = True, "RUNNING"
         self.folder, self.url, self.command = folder, "http://127.0.0.1:1", "relay"
         self.on_stop: Callable[[], None] = lambda: None
 
@@ -79,6 +79,9 @@ class Played:
         if not self.alive:
             raise ManagerFailed("NNI's manager is gone")
         self.concurrency.append(number)
+
+    def status(self) -> str:
+        return self.state
 
     def close(self) -> None:
         self.calls.append("channel closed")
@@ -226,15 +229,32 @@ def test_a_trial_that_ends_well_while_the_manager_is_being_lost_is_not_done_agai
     assert isinstance(crew._substitute, Echo) and crew._substitute.done == []
 
 
-def test_without_anyone_to_go_on_the_jobs_fail(crew: NniCrew, played: Played) -> None:
+def test_without_anyone_to_go_on_the_crew_is_gone(crew: NniCrew, played: Played) -> None:
     def broken() -> Crew:
         raise EOFError
 
     crew._fallback = broken
     future = crew.submit(UNET)
     played.on_lost("NNI's manager has ended unexpectedly")
-    assert "unet, seed 0: NNI's manager has stopped" in str(future.exception(0))
+    assert isinstance(future.exception(0), CrewGone)  # which is no failure of the job
+    assert "NNI's manager has stopped" in str(future.exception(0))
     assert "resume the run" in str(crew.submit(OTHER).exception(0))
+
+
+def test_a_manager_that_has_given_up_is_as_good_as_gone(
+    folder: RunFolder, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk, where NNI cannot enter a trial and says nothing."""
+    monkeypatch.setattr(module, "_WATCH", 0.02)
+    substitute, told = Echo(), Told()
+    crew = NniCrew(folder, load_config(CONFIG), PLAN, 1, told, lambda: substitute)
+    future = crew.submit(UNET)
+    time.sleep(0.1)
+    assert not future.done()
+    played.state = "ERROR"
+    assert future.result(5) == {"by": "echo"} and substitute.done == ["unet, seed 0"]
+    assert any("reports the state ERROR" in note and "goes on without it" in note for note in told.notes)
+    crew.stop()
 
 
 def test_a_manager_that_is_lost_while_finished_jobs_are_shown_leaves_nothing_running(
@@ -249,7 +269,7 @@ def test_a_manager_that_is_lost_while_finished_jobs_are_shown_leaves_nothing_run
 
 def test_finished_jobs_take_no_place_of_those_to_do(crew: NniCrew, played: Played) -> None:
     crew.show([Finished(UNET, [{"default": 0.25}], {"miou": 0.5}), Finished(OTHER, [], {"miou": 0.75})])
-    assert played.concurrency == [2 + module._AT_A_TIME]
+    assert played.concurrency == [2 + 2 * module._AT_A_TIME]
     future = crew.submit(Job("search"))
     assert not crew.all_shown(0.01)
     crew._on_end(0, "t0", "SUCCEEDED")

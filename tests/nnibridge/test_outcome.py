@@ -68,6 +68,10 @@ def test_how_a_trial_failed(tmp_path: Path) -> None:
     write_json(out / "outcome.json", {"problems": [{"what": "bad", "where": "a", "fix": "b"}]})
     (problem,) = read_outcome(out, TRAINING, folder).problems
     assert str(problem) == "a: bad\n  -> b"
+    (problem,) = read_outcome(out, TRAINING, folder, "me@gpu1").problems
+    assert str(problem) == "a: on me@gpu1: bad\n  -> b"
+    write_json(out / "outcome.json", {"failed": "ValueError: no"})
+    assert read_outcome(out, TRAINING, folder, "me@gpu1").failed == "on me@gpu1: ValueError: no"
     write_json(out / "outcome.json", {"result": {"miou": 1.0}})
     assert read_outcome(out, TRAINING, folder).lost == "its results did not come with it"
     write_text(out / "outcome.json", '{"resu')

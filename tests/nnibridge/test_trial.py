@@ -100,6 +100,16 @@ def test_what_the_user_can_mend_is_told_without_a_traceback(forks: Forks, tmp_pa
     assert manager.values("FINAL") == []
 
 
+def test_a_full_disk_is_no_failure_of_the_job(forks: Forks, tmp_path: Path) -> None:
+    started, _, told = trial(forks, tmp_path, Job("training", "full"))
+    assert started.process.returncode == 2
+    assert told[-1][2] == "mend"
+    (problem,) = told[-1][3]
+    assert (problem.what, problem.where) == ("No space left on device", "full, seed 0")
+    assert read_json(started.output / "outcome.json")["problems"][0]["what"] == "No space left on device"
+    assert "Traceback" not in started.stderr
+
+
 def test_a_failure_leaves_its_traceback(forks: Forks, tmp_path: Path) -> None:
     started, _, told = trial(forks, tmp_path, Job("training", "fail"))
     assert started.process.returncode == 1

@@ -16,8 +16,7 @@ from nni.nas.space import ModelStatus
 from toy import PlantedWide
 from trial_tools import outcome, toy_spaces, wide_task
 
-from autoseg.crew import JobFailed
-from autoseg.errors import AutosegError, Interrupted, UserError
+from autoseg.errors import Interrupted, UserError
 from autoseg.runfolder import Journal, read_json
 from autoseg.search.engine import Answer, LedgerEngine
 from autoseg.search.evolution import Evolution
@@ -205,48 +204,6 @@ def test_results_stay_when_the_search_is_over(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "trials").iterdir()) == ["0.json", "1.json"]
     assert [read_json(result_file(tmp_path, n))["miou"] for n in (0, 1)] == [row["miou"] for row in result.history]
     assert not list(tmp_path.glob("*.safetensors"))
-
-
-# What goes wrong
-
-
-class Failing(Bench):
-    """Some trainings fail."""
-
-    def __init__(self, folder: Path, wrong: set[int], error: type[AutosegError] = JobFailed) -> None:
-        super().__init__(folder, 2, PlantedWide.quality)
-        self.wrong, self.error = wrong, error
-
-    def begin(self, number: int, choices: dict[str, Any], **lengths: Any) -> Callable[[], TrialResult]:
-        wait = super().begin(number, choices, **lengths)
-
-        def fail() -> TrialResult:
-            wait()
-            raise self.error(f"no memory for {number}")
-
-        return fail if number in self.wrong else wait
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_failed_training_scores_zero_and_the_search_goes_on(strategy: type[MultiTrial], tmp_path: Path) -> None:
-    result = search(strategy(trials=8), tmp_path, Failing(tmp_path, {1, 4}))
-    assert [row["number"] for row in result.history if row["miou"] == 0] == [1, 4]
-    assert result.history[1]["note"] == "its training failed: no memory for 1" and result.history[1]["failed"]
-    assert "2 of 8 trainings failed and scored 0; of the first, its training failed: no memory for 1" in result.notes
-    assert len(result.candidates) == 8 and result.candidates[5].miou > 0.3 > result.candidates[6].miou == 0
-    again = search(strategy(trials=8), tmp_path, Failing(tmp_path, set(range(8))))
-    assert outcome(again) == outcome(result)
-
-
-def test_when_all_fail_the_first_message_is_told(tmp_path: Path) -> None:
-    with pytest.raises(AutosegError, match=r"none of the 4 candidates was trained: .* no memory for 0") as caught:
-        search(RandomSearch(trials=4), tmp_path, Failing(tmp_path, set(range(4))))
-    assert not isinstance(caught.value, UserError)
-
-
-def test_what_the_user_can_mend_ends_the_search(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no memory for 1"):
-        search(RandomSearch(trials=4), tmp_path, Failing(tmp_path, {1}, UserError))
 
 
 # Time

@@ -110,8 +110,9 @@ def test_logits(in_channels: int, num_classes: int) -> None:
     network = build(draw(num_classes, nodes=3), in_channels, num_classes, width=3, nodes=3)
     x = torch.randn(2, in_channels, 8, 24)
     assert network(x).shape == (2, num_classes, 8, 24)
-    network.eval()
-    assert torch.allclose(network(x), network(x.contiguous(memory_format=torch.channels_last)), atol=1e-5)
+    network.eval().double()  # so that the order of sums does not matter
+    x = x.double()
+    assert torch.allclose(network(x), network(x.contiguous(memory_format=torch.channels_last)), atol=1e-9)
     assert network.size_divisor == 8
 
 

@@ -136,6 +136,8 @@ def failing(compute: Compute, how: str) -> None:
             raise LookupError("planted\nin two lines")
         if how == "problem":
             raise UserError(Problem("wrong image", "data", "mend it"))
+        if how == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory")
         if how == "killed":
             os.kill(os.getpid(), 9)
     agreed(compute, lambda: 2)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from torch import distributed as dist
 
 from autoseg.errors import UserError
 from autoseg.statefile import load_tree
-from autoseg.train import distributed
+from autoseg.train import distributed, ranks
 from autoseg.train.compute import Compute
 from autoseg.train.distributed import RanksDiffer, confirm
 from autoseg.train.ranks import RankFailed, several_ranks
@@ -144,6 +147,7 @@ def test_a_state_is_that_of_any_number_of_ranks(folder: Path, tmp_path: Path) ->
 FAILURES: dict[str, tuple[type[Exception], str]] = {
     "exception": (RankFailed, "^rank 1 failed: LookupError: planted$"),
     "problem": (UserError, "^data: wrong image\n  -> mend it$"),
+    "memory": (UserError, r"^rank 1: does not fit into memory \(CUDA out of memory\)"),
     "killed": (RankFailed, "^rank 1 was killed, most likely because memory ran out"),
 }
 
@@ -158,6 +162,54 @@ def test_a_rank_that_fails_says_why(how: str, caplog: pytest.LogCaptureFixture) 
         rank_jobs.failing(own, how)
     assert not dist.is_initialized()
     assert ("Traceback" in caplog.text) == (how == "exception")
+
+
+def test_lines_that_are_not_ours_are_skipped(caplog: pytest.LogCaptureFixture) -> None:
+    foreign = ['{"level": "warning"}', "[1, 2]", "NCCL version 2.27", '{"ready":']
+    assert [ranks._words_in(line) for line in foreign] == [{}] * 4
+    assert ranks._words_in('{"ready": true}\n') == {"ready": True}
+    lines = "".join(line + "\n" for line in foreign)
+    caplog.set_level("INFO", "autoseg.train.ranks")
+    found = listened(lines + '{"ready": true}\n{"failed": "KeyError: 1", "trace": "..."}\n')
+    assert found.words == {"ready": True, "failed": "KeyError: 1", "trace": "..."}
+    assert [r.getMessage() for r in caplog.records] == [f"rank 1 wrote: {line}" for line in foreign]
+
+
+def listened(output: str) -> Any:
+    """A rank whose process has written something and ended."""
+    rank = object.__new__(ranks._Rank)
+    rank.compute, rank.words, rank._ready = Compute(rank=1), {}, threading.Event()
+    rank._process = SimpleNamespace(stdout=io.StringIO(output), wait=lambda: 0)  # type: ignore[assignment]
+    rank._listen()
+    assert rank._ready.is_set()
+    return rank
+
+
+def test_a_listener_that_fails_leaves_nobody_waiting() -> None:
+    rank = object.__new__(ranks._Rank)
+    rank.compute, rank.words, rank._ready = Compute(rank=1), {}, threading.Event()
+    closed = io.StringIO()
+    closed.close()
+    rank._process = SimpleNamespace(stdout=closed, wait=lambda: 0)  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="closed"):
+        rank._listen()
+    assert rank._ready.is_set()
+
+
+def test_a_rank_that_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A program in the place of Python that says something and then waits."""
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\necho hello\necho 'the disk is slow' >&2\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    monkeypatch.setattr(ranks, "_START", 0.7)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with (
+        pytest.raises(RankFailed, match=r"^rank 1 was not ready after 0\.7 s\. the disk is slow$"),
+        several_ranks(Compute(devices=2), "rank_jobs:failing", {"how": "never"}),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == [slow]  # the folder of the ranks is gone
 
 
 def test_ranks_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
