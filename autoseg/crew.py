@@ -18,13 +18,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoseg.errors import AutosegError, UserError, machine_problem
+from autoseg.errors import AutosegError, UserError, machine_problem, one_line
 from autoseg.job import Job
 from autoseg.progress import Progress, Watched
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
+_TRACE = 20_000  # characters of a traceback, of which the end says most
 
 Result = dict[str, Any]
 
@@ -249,7 +250,7 @@ class Alone(Crew):
         """Nothing is left running."""
 
 
-def as_failure(job: Job, error: Exception) -> Exception:
+def as_failure(job: Job, error: BaseException) -> Exception:
     """What a future of a job raises for an exception in it.
 
     A UserError stays as it is, what the machine is to blame for becomes one, and others become a JobFailed.
@@ -261,5 +262,4 @@ def as_failure(job: Job, error: Exception) -> Exception:
     problem = machine_problem(error, str(job))
     if problem is not None:
         return problem
-    first = str(error).splitlines()[0] if str(error) else ""
-    return JobFailed(f"{job} failed: {type(error).__name__}: {first}".rstrip(": "), trace)
+    return JobFailed(f"{job} failed: {one_line(error)}", trace[-_TRACE:])

@@ -27,6 +27,9 @@ MENDABLE = {
 _DURING_WORK = {**MENDABLE, **dict.fromkeys((errno.EIO, errno.ESTALE), "check the disk")}
 
 
+_LINE = 300  # characters of a message in one line
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong.
@@ -162,3 +165,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return "known: " + ", ".join(names) if names else "nothing is registered here"
+
+
+def one_line(error: BaseException) -> str:
+    """The type and first line of an exception, some hundred characters at most.
+
+    Example:
+        >>> one_line(ValueError("3 channels, wanted 1")), one_line(KeyboardInterrupt())
+        ('ValueError: 3 channels, wanted 1', 'KeyboardInterrupt')
+    """
+    first = next(iter(str(error).splitlines()), "")
+    text = f"{type(error).__name__}: {first}".rstrip(": ")
+    return text if len(text) <= _LINE else text[:_LINE] + " ..."

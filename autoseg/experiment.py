@@ -27,7 +27,9 @@ from autoseg.environment import data_hash, describe_environment
 from autoseg.errors import Problem, UserError, raise_if
 from autoseg.hiring import hire
 from autoseg.jobs import measure_costs
-from autoseg.plan import Plan, make_plan, resumed, worker_count
+from autoseg.nnibridge.services import check_services
+from autoseg.places import worker_count
+from autoseg.plan import Plan, make_plan, resumed
 from autoseg.prepare import Prepared, load_experiment, prepare
 from autoseg.progress import Progress
 from autoseg.report.page import write_report
@@ -98,7 +100,7 @@ def run(
     config = load_experiment(source, overrides)
     folder = RunFolder(Path(out) if out is not None else Path("runs") / config.name)
     with ExitStack() as held:
-        problems: list[Problem] = []
+        problems = list(check_services(config))
         if not dry_run:
             try:
                 held.enter_context(claimed(folder, resume))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +17,7 @@ from autoseg.config import ExperimentConfig
 from autoseg.data.base import SegmentationData, Split
 from autoseg.durations import format_duration
 from autoseg.errors import Problem, UserError
-from autoseg.gpus import gpu_groups
+from autoseg.places import places, shared_gpus
 from autoseg.prepare import Prepared
 from autoseg.probe import forward_seconds, probe
 from autoseg.schedule import longest_training, makespan
@@ -172,47 +171,11 @@ def infer_recipe(config: ExperimentConfig, data: SegmentationData) -> tuple[Reci
     return recipe, notes
 
 
-def worker_count(asked: int | str, device: str, jobs: int, ranks: int = 1) -> int:
-    """How many jobs to do side by side on this machine: one for each GPU, else one for every core up to four.
-
-    Where the jobs share GPUs out, there are never more of them than groups of ``ranks`` GPUs.
-
-    Args:
-        asked: ``"auto"`` or a number; 0 and 1 both mean one at a time.
-        device: The device of the trainings.
-        jobs: How many jobs there are; more workers would be idle.
-        ranks: Devices or processes that one training takes.
-
-    Example:
-        >>> worker_count(2, "cpu", jobs=5), worker_count("auto", "cuda:0", jobs=5)
-        (2, 1)
-    """
-    groups = len(gpu_groups(device, ranks))
-    if asked == "auto":
-        asked = groups or (1 if device.startswith("cuda") else min(4, os.cpu_count() or 1) // ranks)
-    return max(1, min(int(asked), jobs, groups or jobs))
-
-
 def resumed(plan: Plan, prepared: Prepared) -> Plan:
     """The plan of a run that goes on, with the places and GPUs that it may use now."""
     jobs = len(plan.search_seeds) + len(plan.models) * len(plan.seeds)
-    workers = _places(prepared.config, prepared.compute.device, jobs)
-    return replace(plan, workers=workers, gpus=_gpus(prepared, workers))
-
-
-def _gpus(prepared: Prepared, workers: int) -> list[str]:
-    """For each job side by side the names of its GPUs."""
-    compute = prepared.config.compute
-    groups = gpu_groups(prepared.compute.device, compute.devices) if compute.service == "local" else []
-    return groups[:workers] if workers > 1 else []
-
-
-def _places(config: ExperimentConfig, device: str, jobs: int) -> int:
-    """How many jobs to do side by side, here or on other machines."""
-    compute = config.compute
-    if compute.service == "local":
-        return worker_count(compute.workers, device, jobs, compute.devices)
-    return min(compute.slots, jobs)
+    workers = places(prepared.config, prepared.compute.device, jobs)
+    return replace(plan, workers=workers, gpus=shared_gpus(prepared, workers))
 
 
 def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
@@ -231,7 +194,7 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
     recipe, notes = infer_recipe(config, data)
     seeds = [config.seed + k for k in range(config.repeats)]
     jobs = 1 + len(specs) * len(seeds)
-    workers = _places(config, prepared.compute.device, jobs)
+    workers = places(config, prepared.compute.device, jobs)
     here = config.compute.service == "local"
     compute = prepared.with_threads(max(1, prepared.compute.threads // (workers if here else 1))).compute
     if here and config.compute.workers != "auto" and workers < min(int(config.compute.workers), jobs):
@@ -293,7 +256,7 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
         seeds=seeds,
         search_patch=config.strategy.patch,
         workers=workers,
-        gpus=_gpus(prepared, workers),
+        gpus=shared_gpus(prepared, workers),
         search_slots=workers,
         search_seeds=search_seeds,
         control=dict(prepared.control.choices),

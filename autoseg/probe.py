@@ -6,6 +6,7 @@ later would otherwise stay until the run ends, on the GPU of the first job, besi
 
 from __future__ import annotations
 
+import logging
 import math
 import resource
 import time
@@ -16,11 +17,13 @@ import torch
 
 from autoseg import processes
 from autoseg.data.base import DatasetInfo, Split
-from autoseg.errors import Problem, UserError
+from autoseg.errors import Problem, UserError, one_line
 from autoseg.nn.padding import pad_to_multiple
 from autoseg.train.compute import Compute, seed_everything
 from autoseg.train.modelspec import ModelSpec
 from autoseg.train.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,18 +88,18 @@ def probe_step(spec: ModelSpec, recipe: Recipe, info: DatasetInfo, compute: Comp
         repeats: Steps to time after the first, which is slower than the others.
 
     Raises:
-        UserError: A step does not fit into memory.
+        UserError: A step does not fit into memory, or network or loss fail.
     """
     compute.prepare()
     seed_everything(0)
-    network = spec.build(info.channels, info.num_classes).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.train()
-    loss = recipe.build_loss().to(compute.device)
-    x = torch.randn(recipe.batch, info.channels, recipe.patch, recipe.patch, device=compute.device)
-    x, _ = pad_to_multiple(x, int(getattr(network, "size_divisor", 1)))
-    target = torch.randint(0, info.num_classes, (x.shape[0], *x.shape[-2:]), device=compute.device)
     best = math.inf
     try:
+        network = spec.build(info.channels, info.num_classes).to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.train()
+        loss = recipe.build_loss().to(compute.device)
+        x = torch.randn(recipe.batch, info.channels, recipe.patch, recipe.patch, device=compute.device)
+        x, _ = pad_to_multiple(x, int(getattr(network, "size_divisor", 1)))
+        target = torch.randint(0, info.num_classes, (x.shape[0], *x.shape[-2:]), device=compute.device)
         for _ in range(1 + repeats):
             start = time.perf_counter()
             with compute.autocast():
@@ -107,6 +110,13 @@ def probe_step(spec: ModelSpec, recipe: Recipe, info: DatasetInfo, compute: Comp
     except (torch.OutOfMemoryError, MemoryError) as error:
         fix = "give a smaller train.batch or train.patch, or a narrower network"
         raise UserError(Problem("one training step does not fit into memory", f"model {spec.label!r}", fix)) from error
+    except UserError:
+        raise
+    except Exception as error:  # most likely a plugin of somebody
+        log.exception("a training step of %s failed", spec.label)
+        fix = f"mend the plugin, of the network or of the loss {recipe.loss!r}, or leave it out"
+        what = f"one training step fails: {one_line(error)}"
+        raise UserError(Problem(what, f"model {spec.label!r}", fix)) from error
     return best
 
 

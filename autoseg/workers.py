@@ -213,7 +213,7 @@ def serve(send: Send, job: Job, path: Path, threads: int, progress: Progress) ->
     """
     try:
         send("done", run_job(job, path, threads, progress))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         failure = as_failure(job, error)
         if isinstance(failure, UserError):
             send("mend", list(failure.problems))

@@ -21,6 +21,7 @@ from autoseg.config import DataConfig, ExperimentConfig, TrainConfig, load_confi
 from autoseg.config_compute import MachineConfig
 from autoseg.data.base import DatasetInfo, SegmentationData
 from autoseg.errors import UserError
+from autoseg.places import worker_count
 from autoseg.plan import (
     Plan,
     infer_recipe,
@@ -28,7 +29,6 @@ from autoseg.plan import (
     resumed,
     smallest_side,
     steps_per_epoch,
-    worker_count,
 )
 from autoseg.prepare import Prepared, prepare
 from autoseg.probe import probe, probe_step

@@ -233,7 +233,9 @@ def test_a_killed_worker_hints_at_memory(tmp_path: Path, pool: Callable[..., Wor
     folder = make_folder(tmp_path, epochs=100_000)
     progress = Events(lambda: os.kill(processes(workers)[-1].pid, signal.SIGKILL))
     workers = pool(folder, progress=progress)
-    with pytest.raises(JobFailed, match=r"unet, seed 0: its process was killed.*memory.*resume.*compute\.workers.*train\.batch"):
+    with pytest.raises(
+        JobFailed, match=r"unet, seed 0: its process was killed.*memory.*resume.*compute\.workers.*train\.batch"
+    ):
         workers.submit(UNET).result()
     assert progress.events == [("begin", "unet, seed 0")] * 3  # it was tried three times
     assert sum("it is tried again" in note for note in progress.notes) == 2

@@ -33,7 +33,7 @@ from autoseg.workers import take_message
 log = logging.getLogger(__name__)
 
 _LAST_WORDS = 4000  # characters
-_SETTLING = 3.0  # seconds
+_SETTLING, _FETCHING = 3.0, 15.0  # seconds for the last words of trials, here and elsewhere
 _WATCH = 5.0  # seconds between two questions to NNI's manager
 _AT_A_TIME = 8  # finished jobs that are put on the page side by side
 
@@ -88,11 +88,14 @@ class NniCrew(Crew):
                 self._elsewhere = Elsewhere(folder, config, self.progress)
                 held.callback(self._elsewhere.stop)
                 command, code, service = self._elsewhere.command, self._elsewhere.code, self._elsewhere.service
+            port = None if config.ui.port == "auto" else int(config.ui.port)
+            if self._elsewhere and self._elsewhere.port is not None:
+                port = self._elsewhere.port  # the one that the machines have been seen to reach
             self.manager = Manager.start(
                 folder.nni,
                 config.name,
                 slots=plan.workers,
-                port=None if config.ui.port == "auto" else int(config.ui.port),
+                port=port,
                 bind=config.compute.bind,
                 service=service,
                 trial_command=command,
@@ -148,15 +151,19 @@ class NniCrew(Crew):
 
     def stop(self) -> None:
         """End the experiment and all of its trials."""
-        self._settle()
-        self._stopped = True
-        self._channel.close()
-        if self._forks:
-            self._forks.stop()  # before the manager, which then has nothing to wait for
-        self._held.close()
-        self._fetching.shutdown(wait=False, cancel_futures=True)
-        if self._substitute:
-            self._substitute.stop()
+        try:
+            self._fetching.shutdown(wait=False, cancel_futures=True)
+            if self._elsewhere:
+                self._elsewhere.settle(_FETCHING)
+            self._settle()
+        finally:
+            self._stopped = True
+            self._channel.close()
+            if self._forks:
+                self._forks.stop()  # before the manager, which then has nothing to wait for
+            self._held.close()
+            if self._substitute:
+                self._substitute.stop()
 
     def _settle(self) -> None:
         """Let NNI note the end of the trials whose jobs are done; it would call them cancelled."""
@@ -218,7 +225,8 @@ class NniCrew(Crew):
         if ticket is None:
             return
         if self._elsewhere:
-            self._fetching.submit(self._collect, ticket, trial_id, status)
+            with suppress(RuntimeError):  # the run is ending
+                self._fetching.submit(self._collect, ticket, trial_id, status)
         elif status == "USER_CANCELED":
             self.failed(ticket, JobFailed(f"{ticket.job} was cancelled in NNI's web page"))
         else:  # no more than it has said itself, if it has said anything
@@ -276,7 +284,8 @@ class NniCrew(Crew):
     def _pass_on(self, ticket: Ticket) -> None:
         """Have a job done without NNI's manager."""
         if self._substitute is None:
-            self.gone(f"NNI's manager has stopped ({self._gone})")
+            given_up = self._elsewhere.given_up() if self._elsewhere else []
+            self.gone("; ".join([f"NNI's manager has stopped ({self._gone})", *given_up]))
             return
 
         def passed(done: Future[Result]) -> None:

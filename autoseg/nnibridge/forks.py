@@ -212,6 +212,7 @@ class TrialForks:
                     process.kill()
         if not answered:
             self._tell(number, request, "cancelled" if ended else "lost", how_it_ended(code)[0])
+            code = code or 1  # without a word it has not succeeded
         return code if code >= 0 else 128 - code
 
     def _tell(self, number: int, request: TrialRequest, kind: str, content: Any) -> None:

@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from autoseg.errors import UserError, machine_problem
+from autoseg.errors import UserError, machine_problem, one_line
 from autoseg.job import Job
 from autoseg.jobs import run_job
 from autoseg.nnibridge.parameters import next_parameters
@@ -79,7 +79,7 @@ def run_trial(run: Path, threads: int, send: Send | None = None) -> int:
         if job.architecture or job.choices:
             write_json(output / "architecture.json", job.architecture or {"choices": job.choices})
         result = run_job(job, run, threads, Forwarded(_progress(tell if send else None, reports)))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         mendable, trace = machine_problem(error, who), traceback.format_exc()
         print(trace if mendable is None else mendable, file=sys.stderr, flush=True)
         if mendable is not None:
@@ -87,7 +87,7 @@ def run_trial(run: Path, threads: int, send: Send | None = None) -> int:
             with suppress(OSError):  # the disk may be full
                 write_json(output / "outcome.json", {"problems": [asdict(problem) for problem in mendable.problems]})
             return UserError.exit_code
-        message = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
+        message = one_line(error)
         write_json(output / "outcome.json", {"failed": message, "log": trace})
         tell("failed", (message, trace))
         return 1

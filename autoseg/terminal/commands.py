@@ -22,6 +22,7 @@ from autoseg.durations import parse_duration
 from autoseg.errors import Interrupted, Problem, UserError, raise_if
 from autoseg.experiment import claimed, run
 from autoseg.jobs import train_and_test
+from autoseg.nnibridge.services import check_services
 from autoseg.plan import Plan, infer_recipe
 from autoseg.predict.segmenter import find_model, load
 from autoseg.prepare import Prepared, load_data, load_experiment, prepare
@@ -79,6 +80,7 @@ def check_target(target: Path, overrides: list[str]) -> None:
     """``autoseg check``: raises with all problems, or says what is there."""
     source: Any = {"data": {"path": str(target)}} if target.is_dir() else target
     config = load_experiment(source, overrides)
+    raise_if(check_services(config))
     data = load_data(config) if target.is_dir() else prepare(config).data
     for name in ("train", "val", "test"):
         print(f"{name}: {len(data.split(name))} images")

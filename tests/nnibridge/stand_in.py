@@ -162,6 +162,7 @@ def sleep(run: Path, threads: int, send: Any) -> int:
 def hold_gpus(run: Path, threads: int, send: Any) -> int:
     send("gpus", os.environ["CUDA_VISIBLE_DEVICES"])
     until((run / "go").exists)
+    send("done", {})
     return 0
 
 
