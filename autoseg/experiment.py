@@ -148,6 +148,7 @@ def _do_jobs(folder: RunFolder, prepared: Prepared, plan: Plan, progress: Progre
 
 def _conclude(folder: RunFolder, prepared: Prepared, plan: Plan) -> dict[str, Any]:
     """Compare, report, and take away what only a run that goes on needs."""
+    folder.sweep()
     for leftover in folder.models.glob("*/seed-*/state.safetensors"):  # a kill came just after the result
         leftover.unlink()
     trained = [

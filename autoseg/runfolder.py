@@ -265,6 +265,10 @@ class RunFolder:
                     "choose another with --out",
                 )
             ) from error
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed left half-written; nobody may be writing now."""
         for leftover in self.path.rglob("*.part"):
             if _is_leftover(leftover.name):
                 leftover.unlink(missing_ok=True)

@@ -20,6 +20,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
 from autoseg import processes
 from autoseg.crew import Crew, JobFailed, Result, Ticket, as_failure
 from autoseg.errors import UserError
@@ -213,6 +215,8 @@ def serve(send: Send, job: Job, path: Path, threads: int, progress: Progress) ->
     """
     try:
         send("done", run_job(job, path, threads, progress))
+    except SIGTERMException:  # Lightning's word for being ended from outside
+        raise
     except (Exception, SystemExit) as error:
         failure = as_failure(job, error)
         if isinstance(failure, UserError):

@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
 from autoseg.errors import UserError, machine_problem, one_line
 from autoseg.job import Job
 from autoseg.jobs import run_job
@@ -79,6 +81,8 @@ def run_trial(run: Path, threads: int, send: Send | None = None) -> int:
         if job.architecture or job.choices:
             write_json(output / "architecture.json", job.architecture or {"choices": job.choices})
         result = run_job(job, run, threads, Forwarded(_progress(tell if send else None, reports)))
+    except SIGTERMException:  # Lightning's word for being ended from outside
+        raise
     except (Exception, SystemExit) as error:
         mendable, trace = machine_problem(error, who), traceback.format_exc()
         print(trace if mendable is None else mendable, file=sys.stderr, flush=True)

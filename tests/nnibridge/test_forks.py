@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -189,9 +190,16 @@ def test_trials_side_by_side_never_have_the_same_gpus(
     assert again.wait() == 0 and gpus()[4] == "2,5"
 
 
-def test_a_long_path_of_the_run_is_no_hindrance(heard: Heard, tmp_path: Path, manager: StandIn) -> None:
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path leaves room for that of a socket, wherever the test runner has its own."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_a_long_path_of_the_run_is_no_hindrance(heard: Heard, short: Path, tmp_path: Path, manager: StandIn) -> None:
     for name, inside in (("r", True), ("r" * 100, False)):
-        run = tmp_path / name
+        run = short / name
         run.mkdir()
         forks = TrialForks(run, 1, heard, work=stand_in.tell)
         try:
@@ -245,9 +253,9 @@ time.sleep(60)
 """
 
 
-def test_everything_ends_with_the_main_process(manager: StandIn, tmp_path: Path) -> None:
+def test_everything_ends_with_the_main_process(manager: StandIn, short: Path, tmp_path: Path) -> None:
     here = str(Path(stand_in.__file__).parent)
-    run = tmp_path / "run"
+    run = short / "run"
     run.mkdir()
     with subprocess.Popen([sys.executable, "-c", MAIN, here, str(run)], stdout=subprocess.PIPE, text=True) as main:
         assert main.stdout is not None
