@@ -33,6 +33,7 @@ from autoseg.ownfolder import OwnFolder
 from autoseg.workers import how_it_ended
 
 log = logging.getLogger(__name__)
+logging.getLogger("nni.runtime.trial_command_channel").setLevel(logging.WARNING)  # it tells our standard output of each
 
 _GRACE = 3.0  # seconds between asking a trial to end and killing it
 _WATCH = 0.1  # seconds between two looks for GPUs that have become free

@@ -213,7 +213,7 @@ def test_a_long_path_of_the_run_is_no_hindrance(heard: Heard, short: Path, tmp_p
 
 
 def test_a_trial_that_was_done_before_is_shown_without_a_process(
-    make: Make, manager: StandIn, heard: Heard, tmp_path: Path
+    make: Make, manager: StandIn, heard: Heard, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     found = Imported({"default": 0.5, "code": "E=[0]"}, [{"default": 0.25}, {"default": 0.5, "loss": float("inf")}])
     forks = make(stand_in.crash, imported=lambda request: found if request.sequence_id == 3 else None)
@@ -225,6 +225,7 @@ def test_a_trial_that_was_done_before_is_shown_without_a_process(
     assert {(m["parameter_id"], m["trial_job_id"]) for m in manager.metrics} == {(3, "trial3")}
     assert [m["sequence"] for m in manager.metrics] == [0, 1, 0]
     assert Started(forks.command, manager.environment(tmp_path / "other", 4)).wait() == 1  # that one has a process
+    assert capfd.readouterr().out == ""  # which belongs to the command
 
 
 def test_a_callback_that_fails_does_not_stop_the_trial(manager: StandIn, tmp_path: Path) -> None:
