@@ -7,8 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from toy import PlantedWide
+from trial_tools import wide_task
+
 from autoseg.errors import Interrupted
 from autoseg.runfolder import write_json
+from autoseg.search.evolution import Evolution
+from autoseg.search.grid import Grid
+from autoseg.search.multitrial import MultiTrial
+from autoseg.search.random_search import RandomSearch
+from autoseg.search.rl import PolicyRl
+from autoseg.search.task import SearchResult
+from autoseg.search.tpe import Tpe
 from autoseg.search.trials import TrialResult, read_result, result_file
 from autoseg.spaces.base import Choices
 
@@ -77,3 +88,24 @@ class Bench:
         told: dict[str, Any] = {"number": number, "choices": choices, "curve": []}
         result = TrialResult(miou=self.quality(choices), seconds=0.0, cpu_seconds=2.0, note="")
         write_json(result_file(self.folder, number), {**told, **result})
+
+
+class QuickRl(PolicyRl):
+    """Learns in one pass."""
+
+    def __init__(self, trials: int) -> None:
+        super().__init__(trials=trials, per_update=6, passes=1)
+
+
+STRATEGIES: list[type[MultiTrial]] = [RandomSearch, Grid, Evolution, Tpe, QuickRl]
+
+
+def bench_for(folder: Path, concurrency: int, **options: Any) -> Bench:
+    """A bench that scores what is proposed as the planted toy does."""
+    return Bench(folder, concurrency, PlantedWide.quality, **options)
+
+
+def search(strategy: MultiTrial, folder: Path, bench: Any, seed: int = 0, **changes: Any) -> SearchResult:
+    """Search the wide toy with a bench."""
+    torch.manual_seed(99)
+    return strategy.search(wide_task(folder, seed, bench=bench, **changes))

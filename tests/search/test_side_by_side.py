@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from bench_tools import Bench
+from bench_tools import STRATEGIES, Bench, QuickRl, bench_for, search
 from nni.nas.space import ModelStatus
 from toy import PlantedWide
 from trial_tools import outcome, toy_spaces, wide_task
@@ -24,35 +23,14 @@ from autoseg.search.grid import Grid
 from autoseg.search.multitrial import MultiTrial
 from autoseg.search.objective import Objective
 from autoseg.search.random_search import RandomSearch
-from autoseg.search.rl import PolicyRl
-from autoseg.search.task import SearchResult
 from autoseg.search.tpe import Tpe
 from autoseg.search.trials import TrialResult, result_file, state_file, train_candidate
-
-
-class QuickRl(PolicyRl):
-    """Learns in one pass."""
-
-    def __init__(self, trials: int) -> None:
-        super().__init__(trials=trials, per_update=6, passes=1)
-
-
-STRATEGIES: list[type[MultiTrial]] = [RandomSearch, Grid, Evolution, Tpe, QuickRl]
 
 
 @pytest.fixture(autouse=True)
 def _toys() -> Iterator[None]:
     with toy_spaces():
         yield
-
-
-def bench_for(folder: Path, concurrency: int, **options: Any) -> Bench:
-    return Bench(folder, concurrency, PlantedWide.quality, **options)
-
-
-def search(strategy: MultiTrial, folder: Path, bench: Any, seed: int = 0, **changes: Any) -> SearchResult:
-    torch.manual_seed(99)
-    return strategy.search(wide_task(folder, seed, bench=bench, **changes))
 
 
 # The same whatever comes first
