@@ -11,6 +11,8 @@ import pytest
 from tiny_experiment import EXPERIMENT
 
 if TYPE_CHECKING:
+    from virtual_time import VirtualTime
+
     from autoseg.experiment import Run
 
 
@@ -38,3 +40,13 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def tiny_folder(tiny_run: Run) -> Path:
     """Its run folder."""
     return tiny_run.folder
+
+
+@pytest.fixture
+def virtual_time(monkeypatch: pytest.MonkeyPatch) -> VirtualTime:
+    """Time that passes only where work is done."""
+    from virtual_time import VirtualTime
+
+    virtual = VirtualTime()
+    virtual.install(monkeypatch)
+    return virtual

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from trial_tools import outcome, stable
+from virtual_time import VirtualTime
 
 from autoseg.errors import Interrupted
 from autoseg.progress import Progress
@@ -33,13 +33,13 @@ class Killed(Progress):
 
 
 class KilledAfter(Progress):
-    """Ends the process at the first call of ``update`` after some seconds."""
+    """Ends the process at the first call of ``update`` after some seconds of work."""
 
-    def __init__(self, seconds: float) -> None:
-        self.end_of_life = time.monotonic() + seconds
+    def __init__(self, time: VirtualTime, seconds: float) -> None:
+        self.time, self.end_of_life = time, time.now + seconds
 
     def update(self, label: str, done: float, text: str = "") -> None:
-        if time.monotonic() > self.end_of_life:
+        if self.time.now > self.end_of_life:
             raise Interrupted
 
 

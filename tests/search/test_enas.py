@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from oneshot_tools import Killed, KilledAfter, Recorded, assert_same_result, assert_same_state, kill, rows
-from toy import BEST, planted_task
+from toy import BEST, Planted, planted_task
+from virtual_time import VirtualTime
 
 from autoseg.errors import Interrupted, UserError
 from autoseg.search import keeper
@@ -17,7 +17,6 @@ from autoseg.search.architecture import Architecture
 from autoseg.search.batches import RewardBatches
 from autoseg.search.enas import Enas
 from autoseg.search.objective import CostMeter, Objective
-from autoseg.search.supernet import PathSupernet
 from autoseg.search.task import SearchResult, SearchTask
 from autoseg.spaces.ednas import EdNas
 from autoseg.spaces.ednas_code import ED_NAS_N3, to_choices
@@ -219,53 +218,52 @@ def test_search_that_is_done_already(whole: tuple[SearchTask, SearchResult]) -> 
 # A budget in seconds
 
 
-def test_budget_in_seconds_is_kept(tmp_path: Path) -> None:
+STEP, SCORE = 0.05, 0.064  # virtual seconds of a training step or a reward, and of scoring a candidate
+IMAGE = SCORE / 32
+UPDATE = LONG["rewards_per_update"] * STEP  # an update that was begun is finished
+
+
+def test_budget_in_seconds_is_kept(tmp_path: Path, virtual_time: VirtualTime) -> None:
     task = planted_task(tmp_path, 0)
     task.seconds = 6.0
-    start = time.monotonic()
-    result = Enas(**{**LONG, "epochs": 1}).search(task)  # the budget decides, not the epochs
-    taken = time.monotonic() - start
-    assert 5.0 < taken < 7.5
-    assert result.seconds == pytest.approx(taken, abs=0.5)
+    with virtual_time.passes(Planted, STEP, IMAGE):
+        result = Enas(**{**LONG, "epochs": 1}).search(task)  # the budget decides, not the epochs
+    assert 5.4 < virtual_time.now < 6.0 + SCORE
+    assert result.seconds == pytest.approx(virtual_time.now)
     epochs = rows(task, "epoch")
     assert len(epochs) >= 6
     # A third of the time, not of the epochs, is warm-up.
     ends = {row["phase"]: row["seconds"] for row in result.history}  # of the last epoch of each phase
-    assert ends["warmup"] == pytest.approx(0.9 * 6 / 3, abs=0.8)
+    assert ends["warmup"] == pytest.approx(0.9 * 6 / 3, abs=CALLS * STEP)
     assert [row["phase"] for row in epochs] == sorted((row["phase"] for row in epochs), reverse=True)
     # The last epoch is cut where the time ends, perhaps before its first reward.
     assert all((row["reward"] is None) == (row["phase"] == "warmup") for row in epochs[:-1])
-    assert result.history[-1]["seconds"] == pytest.approx(0.9 * 6, abs=0.4)
+    assert 0.9 * 6 <= result.history[-1]["seconds"] <= 0.9 * 6 + UPDATE
 
 
-def test_budget_in_seconds_counts_what_was_used_before_a_kill(tmp_path: Path) -> None:
+def test_budget_in_seconds_counts_what_was_used_before_a_kill(tmp_path: Path, virtual_time: VirtualTime) -> None:
     task = planted_task(tmp_path, 0)
-    task.seconds, task.progress = 2.0, KilledAfter(1.0)
-    start = time.monotonic()
-    with pytest.raises(Interrupted):
-        Enas(**LONG).search(task)
-    before = len(rows(task))
-    assert before >= 1
-    task = planted_task(tmp_path, 0)
-    task.seconds = 2.0
-    result = Enas(**LONG).search(task)
-    assert 1.6 < time.monotonic() - start < 3.5
-    assert 1.6 < result.seconds < 3
+    task.seconds, task.progress = 2.0, KilledAfter(virtual_time, 1.0)
+    with virtual_time.passes(Planted, STEP, IMAGE):
+        with pytest.raises(Interrupted):
+            Enas(**LONG).search(task)
+        before = len(rows(task))
+        assert before >= 1
+        task = planted_task(tmp_path, 0)
+        task.seconds = 2.0
+        result = Enas(**LONG).search(task)
+    # What came after the last epoch that was saved is done again.
+    assert 0.9 * 2 < result.seconds <= 0.9 * 2 + UPDATE + SCORE + STEP
+    assert result.seconds <= virtual_time.now < result.seconds + CALLS * STEP
     assert [row["epoch"] for row in result.history] == list(range(len(result.history)))
     assert len(result.history) > before
 
 
-def test_no_samples_are_scored_when_the_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_samples_are_scored_when_the_time_is_up(tmp_path: Path, virtual_time: VirtualTime) -> None:
     task = planted_task(tmp_path, 0)
     task.seconds = 0.5
-    score = PathSupernet.score
-
-    def slow(self: PathSupernet, choices: dict[str, Any]) -> float:
-        time.sleep(0.6)
-        return score(self, choices)
-
-    monkeypatch.setattr(PathSupernet, "score", slow)
-    result = Enas(candidates=5, warmup=0.0, rewards=8).search(task)
+    with virtual_time.passes(Planted, STEP, 0.6 / 32):
+        result = Enas(candidates=5, warmup=0.0, rewards=8).search(task)
     assert [c.source for c in result.candidates] == ["greedy"]
 
 
