@@ -10,6 +10,7 @@ import pytest
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from autoseg.search import trials
 from autoseg.train import clock, keeper
 
 
@@ -29,7 +30,7 @@ class VirtualTime:
     process_time = monotonic
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
-        for module in (clock, keeper):
+        for module in (clock, keeper, trials):
             patch.setattr(module, "time", self)
 
     @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -24,6 +23,7 @@ from oneshot_tools import Killed, assert_same_result, assert_same_state, kill, r
 from torch import Tensor, nn
 from toy import BEST, PlantedWide, planted_task
 from trial_tools import outcome, scored_by_formula, stable, toy_spaces, wide_task
+from virtual_time import VirtualTime
 
 from autoseg import registry
 from autoseg.config import load_config
@@ -218,11 +218,12 @@ def test_waiting_rewards_are_in_the_state(whole: Any, tmp_path: Path) -> None:
     assert set(state["engine"]["pending"][0][0]) == {"in", "n1", "n2", "op"}
 
 
-def test_one_shot_budget_in_seconds_is_kept(tmp_path: Path) -> None:
+def test_one_shot_budget_in_seconds_is_kept(tmp_path: Path, virtual_time: VirtualTime) -> None:
     task = replace(wide_task(tmp_path, 0), seconds=4.0)
-    start = time.monotonic()
-    result = AutoSegNetSearch(epochs=1, candidates=4).search(task)  # the budget decides, not the epochs
-    assert 3.0 < time.monotonic() - start < 4 * 1.4
+    with virtual_time.passes(PlantedWide, 0.05, 0.04 / len(task.val)):
+        result = AutoSegNetSearch(epochs=1, candidates=4).search(task)  # the budget decides, not the epochs
+    assert 0.9 * 4 < virtual_time.now < 4.1
+    assert result.seconds == pytest.approx(virtual_time.now)
     assert len(result.history) > 2
 
 
@@ -370,9 +371,9 @@ def test_weights_are_trained_as_in_the_paper() -> None:
     assert (optimisation.optimiser, optimisation.momentum, optimisation.lr) == ("sgd", 0.9, 0.5)
     assert (optimisation.clip, optimisation.weight_decay) == (0.5, 1e-4)
     # The search is a share of 200 epochs, whatever its length: restarts after 5, 15, 35 and 75 %.
-    rates = [optimisation.schedule(0.5, share) for share in (0.0, 0.025, 0.05, 0.15, 0.35)]
+    rates = [optimisation.schedule(0.5, share, 1.0) for share in (0.0, 0.025, 0.05, 0.15, 0.35)]
     assert rates == pytest.approx([0.5, 0.25, 0.5, 0.5, 0.5 * 0.98**20])
-    assert paper_schedule(1.0, 0.75) == pytest.approx(0.98**100)
+    assert paper_schedule(1.0, 0.75, 1.0) == pytest.approx(0.98**100)
 
 
 def test_supported_spaces() -> None:

@@ -16,6 +16,7 @@ from oneshot_tools import Recorded
 from torch import nn
 from toy import Planted, PlantedWide, planted_task
 from trial_tools import outcome, stable, toy_spaces, wide_task
+from virtual_time import VirtualTime
 
 from autoseg.errors import Interrupted, UserError
 from autoseg.progress import Progress
@@ -29,7 +30,6 @@ from autoseg.search.rl import PolicyRl
 from autoseg.search.task import SearchTask
 from autoseg.search.tpe import Tpe
 from autoseg.search.trials import TrialResult, state_file
-from autoseg.train import clock as clocks
 from autoseg.train.module import TrainingDiverged
 from autoseg.train.trainer import train_network
 
@@ -337,59 +337,44 @@ def test_nothing_is_printed(
 # Time
 
 
-def test_budget_in_seconds_is_shared_and_kept(tmp_path: Path) -> None:
+def test_budget_in_seconds_is_shared_and_kept(tmp_path: Path, virtual_time: VirtualTime) -> None:
     task = wide_task(tmp_path, 0, seconds=4.0)
-    start = time.monotonic()
-    result = RandomSearch(trials=4, epochs=1000).search(task)
-    assert 3.0 < time.monotonic() - start < 4.8
-    assert result.seconds == pytest.approx(time.monotonic() - start, abs=0.5)
+    validation = 0.04
+    with virtual_time.passes(PlantedWide, 0.02, validation / len(task.val)):
+        result = RandomSearch(trials=4, epochs=1000).search(task)
+    assert 4.0 - 4 * validation < virtual_time.now < 4.0 + 4 * validation
+    assert result.seconds == pytest.approx(virtual_time.now)
     ends = [0.0, *(row["seconds"] for row in result.history)]
-    lengths = np.diff(ends)
-    assert len(lengths) == 4
-    assert lengths == pytest.approx([1.0] * 4, abs=0.35)
+    assert np.diff(ends) == pytest.approx([1.0] * 4, abs=2 * validation)
 
 
-class FakeTime:
-    """A clock that only moves when told."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    process_time = monotonic
-
-
-def test_no_trial_is_begun_without_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, shares = FakeTime(), []
+def test_no_trial_is_begun_without_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, virtual_time: VirtualTime
+) -> None:
+    shares = []
 
     def train(task: SearchTask, number: int, choices: dict[str, Any], **lengths: Any) -> TrialResult:
         shares.append(lengths["seconds"])
-        clock.now += 12.0  # longer than it should be
+        virtual_time.now += 12.0  # longer than it should be
         return TrialResult(miou=0.5, seconds=0.0, cpu_seconds=0.0, note="")
 
     monkeypatch.setattr(trials, "train_candidate", train)
-    monkeypatch.setattr(clocks, "time", clock)
     result = RandomSearch(trials=4).search(wide_task(tmp_path, 0, seconds=40.0))
     assert shares == [10.0, pytest.approx(28 / 3), 8.0]
     assert len(result.candidates) == 3  # 4 s are less than half the share of the fourth
     assert result.notes == ["The search ended after 3 of 4 trials: the time was over."]
-    clock.now += 1000.0  # interruptions do not count
+    virtual_time.now += 1000.0  # interruptions do not count
     again = RandomSearch(trials=4).search(wide_task(tmp_path, 0, seconds=40.0))
     assert outcome(again) == outcome(result)
     assert again.seconds == 36.0
 
 
-def test_time_before_a_kill_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = FakeTime()
-
+def test_time_before_a_kill_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, virtual_time: VirtualTime) -> None:
     def train(task: SearchTask, number: int, choices: dict[str, Any], **lengths: Any) -> TrialResult:
-        clock.now += 3.0
+        virtual_time.now += 3.0
         return TrialResult(miou=0.5, seconds=10.0, cpu_seconds=0.0, note="")
 
     monkeypatch.setattr(trials, "train_candidate", train)
-    monkeypatch.setattr(clocks, "time", clock)
     result = RandomSearch(trials=2).search(wide_task(tmp_path, 0))
     assert [row["seconds"] for row in result.history] == [10.0, 20.0]
 
