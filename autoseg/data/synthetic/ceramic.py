@@ -8,18 +8,20 @@ Nothing is stored: image ``index`` is drawn when asked for and depends on ``(see
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from autoseg.data.base import DatasetInfo, SegmentationData, default_colors
+from autoseg.data.synthetic.drawn import DrawnSplit, divide, option_problems
 from autoseg.data.synthetic.grains import BACKGROUND, GrainTruth, draw_classes, place_grains
-from autoseg.data.synthetic.imaging import charging_streaks, expose, quantise
+from autoseg.data.synthetic.imaging import charging_streaks, expose
 from autoseg.data.synthetic.shading import Look, shade
-from autoseg.errors import Problem, did_you_mean, raise_if
+from autoseg.errors import Problem, raise_if
 
 CLASSES = ("background", "lath", "cylinder")
 DIFFICULTIES = {
@@ -120,7 +122,7 @@ def grain_statistics(images: Iterable[CeramicImage]) -> dict[str, Any]:
     return result
 
 
-class CeramicSplit:
+class CeramicSplit(DrawnSplit[CeramicImage]):
     """A sequence of ``(image, mask)`` drawn on demand: ``(size, size)`` uint8 grey 0..255 and uint8 classes.
 
     Args:
@@ -139,29 +141,8 @@ class CeramicSplit:
     def __init__(
         self, indices: Sequence[int], *, size: int = 128, difficulty: str = "paper", seed: int = 0, scene: bool = False
     ) -> None:
-        self._indices = indices
-        self._size, self._difficulty, self._seed, self._scene = size, difficulty, seed, scene
-        self.names: Sequence[str] = [f"ceramic-{index:05d}" for index in indices]
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        drawn = self.truth(index)
-        return quantise(drawn.image), drawn.mask
-
-    def __iter__(self) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
-        return (self[i] for i in range(len(self)))
-
-    def truth(self, index: int) -> CeramicImage:
-        """Item ``index`` with everything known about it; ``image`` is before rounding to uint8."""
-        return draw_ceramic(
-            self._size, self._seed, self._indices[index], difficulty=self._difficulty, scene=self._scene
-        )
-
-    def statistics_truth(self) -> dict[str, Any]:
-        """True statistics of the whole split; see :func:`grain_statistics`."""
-        return grain_statistics(self.truth(i) for i in range(len(self)))
+        draw = partial(draw_ceramic, size, seed, difficulty=difficulty, scene=scene)
+        super().__init__("ceramic", indices, draw, grain_statistics)
 
 
 def synthetic_ceramic(
@@ -187,43 +168,32 @@ def synthetic_ceramic(
         (('background', 'lath', 'cylinder'), 7, 1, 2)
     """
     raise_if(_problems(count=count, size=size, seed=seed, difficulty=difficulty, scene=scene))
-    val, test = max(1, round(count * 0.1)), max(1, round(count * 0.2))
-    train = count - val - test
-
-    def split(start: int, stop: int) -> CeramicSplit:
-        return CeramicSplit(range(start, stop), size=size, difficulty=difficulty, seed=seed, scene=scene)
-
+    train, val, test = (
+        CeramicSplit(indices, size=size, difficulty=difficulty, seed=seed, scene=scene) for indices in divide(count)
+    )
     return SegmentationData(
         info=DatasetInfo("synthetic-ceramic", channels=1, classes=CLASSES, colors=default_colors(len(CLASSES))),
-        train=split(0, train),
-        val=split(train, train + val),
-        test=split(train + val, count),
+        train=train,
+        val=val,
+        test=test,
         notes=[
             f"Synthetic micrographs, difficulty {difficulty!r}, seed {seed}: made by formula, not by a microscope.",
-            f"Split by number, 7:1:2 as in the ED-NAS paper: {train} train, {val} validation, {test} test.",
+            f"Split by number, 7:1:2 as in the ED-NAS paper: {len(train)} train, {len(val)} validation, "
+            f"{len(test)} test.",
         ],
     )
 
 
 def _problems(*, size: int, seed: int, difficulty: str, scene: bool, count: int = 3, index: int = 0) -> list[Problem]:
-    problems = []
-    if not _is_whole(count) or count < 3:
-        problems.append(Problem(f"count is {count!r}", "data.options.count", "use a whole number of 3 or more"))
-    smallest = 128 if scene is True else 32
-    if not _is_whole(size) or size < smallest:
-        fix = f"use a whole number of {smallest} pixels or more"
-        problems.append(Problem(f"size is {size!r}", "data.options.size", fix))
-    if not _is_whole(seed) or seed < 0:
-        problems.append(Problem(f"seed is {seed!r}", "data.options.seed", "use a whole number of 0 or more"))
-    if not _is_whole(index) or index < 0:
-        problems.append(Problem(f"index is {index!r}", "draw_ceramic", "use a whole number of 0 or more"))
-    if difficulty not in DIFFICULTIES:
-        fix = did_you_mean(difficulty, DIFFICULTIES)
-        problems.append(Problem(f"unknown difficulty {difficulty!r}", "data.options.difficulty", fix))
+    problems = option_problems(
+        DIFFICULTIES,
+        size=size,
+        smallest=128 if scene is True else 32,
+        seed=seed,
+        difficulty=difficulty,
+        count=count,
+        index=index,
+    )
     if not isinstance(scene, bool):
         problems.append(Problem(f"scene is {scene!r}", "data.options.scene", "use true or false"))
     return problems
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""What an electron microscope does to a picture: texture, blur, shot noise and charging.
+"""What a microscope or camera does to a picture: texture, blur, shot noise and charging.
 
 All functions work on float32 arrays with grey values in 0..1 and draw from the generator given.
 """
@@ -41,6 +41,58 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float)
     return np.asarray(cv2.resize(smooth, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
+def band_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> Array:
+    """Noise with neither slow nor very fast parts, standard deviation about one: the speckle of amorphous films.
+
+    White noise filtered with ``sigma`` less the same noise filtered with ``2 sigma``.
+
+    Args:
+        rng: Source of the noise.
+        shape: ``(height, width)``.
+        sigma: Standard deviation of the finer filter in pixels.
+
+    Returns:
+        ``(height, width)`` float32 with mean about zero.
+
+    Example:
+        >>> speckle = band_noise(np.random.default_rng(0), (128, 128), 1.5)
+        >>> round(float(speckle.std()), 1), abs(float(speckle.mean())) < 0.02
+        (1.0, True)
+    """
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    band = cv2.GaussianBlur(noise, (0, 0), sigma) - cv2.GaussianBlur(noise, (0, 0), 2 * sigma)
+    # Variance left over: (1/4 + 1/16 - 1/5) / (pi sigma^2), from the overlaps of the two Gaussians.
+    return np.asarray(band * np.float32(sigma * np.sqrt(np.pi / 0.1125)), np.float32)
+
+
+def brushed_noise(rng: np.random.Generator, shape: tuple[int, int], along: float, across: float, angle: float) -> Array:
+    """Noise drawn out in one direction, standard deviation about one: brushed or ground metal.
+
+    Args:
+        rng: Source of the noise.
+        shape: ``(height, width)``.
+        along: Standard deviation of the filter along the brush in pixels.
+        across: Same across the brush.
+        angle: Direction of the brush against the x axis in radians.
+
+    Returns:
+        ``(height, width)`` float32 with mean about zero.
+
+    Example:
+        >>> brushed = brushed_noise(np.random.default_rng(0), (96, 96), 8, 1, 0.0)
+        >>> bool(np.diff(brushed, axis=0).std() > 4 * np.diff(brushed, axis=1).std())  # along x it changes slowly
+        True
+    """
+    height, width = shape
+    side = int(np.ceil(np.hypot(height, width))) + 4
+    noise = rng.standard_normal((side, side), dtype=np.float32)
+    scale = np.float32(2 * np.sqrt(np.pi * along * across))  # the filter leaves the inverse
+    drawn_out = scale * cv2.GaussianBlur(noise, (0, 0), sigmaX=along, sigmaY=across)
+    turn = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), -float(np.degrees(angle)), 1.0)
+    turn = turn - np.array([[0, 0, (side - width) / 2], [0, 0, (side - height) / 2]])
+    return np.asarray(cv2.warpAffine(drawn_out, turn, (width, height), flags=cv2.INTER_CUBIC), np.float32)
+
+
 def charging_streaks(rng: np.random.Generator, shape: tuple[int, int], amplitude: float) -> Array:
     """Grey values to add for charging: one to four bands of scan lines that jump and fade along the line.
 
@@ -61,14 +113,14 @@ def charging_streaks(rng: np.random.Generator, shape: tuple[int, int], amplitude
     return streaks
 
 
-def expose(rng: np.random.Generator, image: Array, *, blur: float, dose: float, read_noise: float) -> Array:
+def expose(rng: np.random.Generator, image: Array, *, blur: float, dose: float | None, read_noise: float) -> Array:
     """Take the picture: blur by the beam, count electrons, add the noise of the amplifier.
 
     Args:
         rng: Source of the noise.
         image: ``(H, W)`` true grey values, 0..1.
         blur: Standard deviation of the point spread function in pixels.
-        dose: Mean electrons per pixel at grey value 1; fewer means more noise.
+        dose: Mean electrons per pixel at grey value 1; fewer means more noise, None means no shot noise.
         read_noise: Standard deviation of the added noise in grey values.
 
     Returns:
@@ -81,7 +133,7 @@ def expose(rng: np.random.Generator, image: Array, *, blur: float, dose: float, 
         (0.36, 0.06)
     """
     sharp = np.clip(cv2.GaussianBlur(image, (0, 0), blur), 0, 1)
-    counted = rng.poisson(sharp * dose).astype(np.float32) / np.float32(dose)
+    counted = sharp if dose is None else rng.poisson(sharp * dose).astype(np.float32) / np.float32(dose)
     noisy = counted + np.float32(read_noise) * rng.standard_normal(image.shape, dtype=np.float32)
     return np.clip(noisy, 0, 1, out=noisy)
 
