@@ -30,6 +30,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/NAME u
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key, such as train.epochs=20.", metavar="KEY=VALUE")
 ]
+Preset = Annotated[str | None, typer.Option("--preset", help="A preset of the file, put over it before --set.")]
 Budget = Annotated[str | None, typer.Option(help="Time for the whole run, such as 10min or 2h.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
@@ -59,6 +60,7 @@ def run(
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     budget: Budget = None,
+    preset: Preset = None,
     settings: Set = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     no_ui: Annotated[bool, typer.Option("--no-ui", help="Do not start NNI's web page.")] = False,
@@ -68,16 +70,16 @@ def run(
     began = time.monotonic()  # importing torch is part of the budget
     from autoseg.terminal.commands import run_experiment
 
-    run_experiment(file, out, resume, _overrides(settings, budget, device, no_ui), dry_run, began)
+    run_experiment(file, out, resume, preset, _overrides(settings, budget, device, no_ui), dry_run, began)
 
 
 @app.command()
-def plan(file: File, settings: Set = None, budget: Budget = None, device: Device = None) -> None:
+def plan(file: File, preset: Preset = None, settings: Set = None, budget: Budget = None, device: Device = None) -> None:
     """Show what a run would do and what it would cost; start nothing."""
     began = time.monotonic()
     from autoseg.terminal.commands import run_experiment
 
-    run_experiment(file, None, False, _overrides(settings, budget, device), True, began)
+    run_experiment(file, None, False, preset, _overrides(settings, budget, device), True, began)
 
 
 @app.command()
@@ -85,12 +87,13 @@ def check(
     target: Annotated[
         Path, typer.Argument(metavar="FILE|DIR", help="An experiment file, or a folder of images and masks.")
     ],
+    preset: Preset = None,
     settings: Set = None,
 ) -> None:
     """Find everything wrong with an experiment file or a data folder, at once."""
     from autoseg.terminal.commands import check_target
 
-    check_target(target, settings or [])
+    check_target(target, preset, settings or [])
 
 
 @app.command("list")
@@ -98,14 +101,30 @@ def list_plugins(
     kind: Annotated[
         str | None, typer.Argument(metavar="KIND", help="spaces, strategies, datasets, models or losses.")
     ] = None,
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="PATTERN", help="Only these names, families in full, such as 'fpn-res*'.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the plugins that are installed, and what is wrong with those that do not load."""
     from autoseg import registry
     from autoseg.terminal.tables import plugin_table
 
-    rows = registry.listing(registry.kind_named(kind) if kind else None)
-    typer.echo(json.dumps(rows, indent=2) if as_json else plugin_table(rows))
+    rows = registry.listing(registry.kind_named(kind) if kind else None, pattern)
+    typer.echo(json.dumps(rows, indent=2) if as_json else plugin_table(rows, pattern))
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="camvid, isbi2012 or pets.", show_default=False)],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Its folder; $AUTOSEG_DATA/NAME or ~/.cache/autoseg/NAME unless given.")
+    ] = None,
+) -> None:
+    """Download a public data set, after its licence, and check that it is whole."""
+    from autoseg.terminal.fetch import fetch_data
+
+    typer.echo(fetch_data(name, to))
 
 
 @app.command()
@@ -131,13 +150,14 @@ def train(
     file: File,
     model: Annotated[str, typer.Option("--model", help="A registered model, or an architecture.json.")],
     out: Out = None,
+    preset: Preset = None,
     settings: Set = None,
     device: Device = None,
 ) -> None:
     """Train one network under the protocol of an experiment file, and test it."""
     from autoseg.terminal.commands import train_one
 
-    typer.echo(json.dumps(train_one(file, model, out, _overrides(settings, None, device)), indent=2))
+    typer.echo(json.dumps(train_one(file, model, out, preset, _overrides(settings, None, device)), indent=2))
 
 
 @app.command()
@@ -173,14 +193,14 @@ def predict(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", show_default=False)], as_json: AsJson = False
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", help="Write compare.html and compare.json there.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Put the comparisons of several finished runs side by side."""
-    from autoseg.runfolder import RunFolder, read_json
-    from autoseg.terminal.tables import runs_table
+    """Put finished runs side by side: models over data sets, ranks, and what does not compare."""
+    from autoseg.terminal.compare import show_comparison
 
-    found = {str(run): read_json(RunFolder(run).comparison) for run in runs}
-    typer.echo(json.dumps(found, indent=2) if as_json else runs_table(found))
+    typer.echo(show_comparison(runs, out, as_json))
 
 
 @app.command()

@@ -11,62 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    PlainValidator,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, PlainValidator, ValidationError, model_validator
 
 from autoseg.config_check import check_combinations, check_plugins, default_label, expand
 from autoseg.config_compute import ComputeConfig, Section, auto_or_whole, check_compute
 from autoseg.config_errors import problems_of
+from autoseg.config_presets import take_presets, unknown_preset, with_preset
+from autoseg.config_types import Amount, Duration, Slug, Switch
 from autoseg.config_yaml import Document, dump, read_document
-from autoseg.durations import parse_duration
-from autoseg.errors import UserError, raise_if
+from autoseg.errors import Problem, UserError, raise_if
 
-_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
-
-
-def _duration(value: Any) -> float:
-    try:
-        seconds = parse_duration(value)
-    except UserError as error:
-        raise ValueError(error.problems[0].what) from None
-    if seconds <= 0:
-        raise ValueError("must be longer than nothing")
-    return seconds
-
-
-def _slug(value: str) -> str:
-    if not _SLUG.fullmatch(value):
-        raise ValueError("must start with a letter or digit and go on with letters, digits or one of . _ + -")
-    return value
-
-
-def _switch_or_settings(value: Any) -> Any:
-    if isinstance(value, bool | dict):
-        return value
-    raise ValueError("must be true, false or a section of settings")
-
-
-def _amount(value: Any) -> int:
-    """A count, possibly written with k, M or G; ``"1.5M"`` is 1,500,000."""
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([kMG]?)", str(value).strip())
-    units = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
-    count = 0 if match is None or isinstance(value, bool) else round(float(match[1]) * units[match[2]])
-    if count < 1:
-        raise ValueError("must be a number above 0, such as 500k, 2M or 1.5G")
-    return count
-
-
-Amount = Annotated[int, PlainValidator(_amount)]
-"""A count, more than 0, as a number or with k, M or G."""
-Duration = Annotated[float, PlainValidator(_duration)]
-"""Seconds, more than 0; read with :func:`autoseg.durations.parse_duration`."""
-Slug = Annotated[str, AfterValidator(_slug)]
-"""A name that is safe as the name of a folder."""
 Options = dict[str, Any]
 
 
@@ -78,12 +32,22 @@ class PluginConfig(Section):
 
 
 class StrategyConfig(PluginConfig):
-    """A strategy, its options, and the crops it searches on."""
+    """A strategy, its options, and the batches it searches on."""
 
+    batch: int | None = Field(
+        default=None, ge=1, description="images per step in the search, 1 or more (default: that of train)"
+    )
     patch: int | None = Field(
         default=None, ge=8, description="side of the square crop in the search, pixels (default: that of train)"
     )
     repeats: int = Field(default=1, ge=1, le=20, description="one-shot searches with different seeds, 1 to 20")
+
+
+class ScheduleConfig(Section):
+    """A schedule of the learning rate, see :mod:`autoseg.train.schedules`, and its options."""
+
+    name: str = Field(description="cosine, constant, exponential, cosine-annealing or cosine-restarts")
+    options: Options = Field(default_factory=dict, description="options of the schedule")
 
 
 class DataConfig(Section):
@@ -102,11 +66,14 @@ class TrainConfig(Section):
     patch: int | None = Field(default=None, ge=8, description="side of the square training crop in pixels, 8 or more")
     lr: float = Field(default=3e-3, gt=0, le=10, description="highest learning rate, such as 0.003")
     weight_decay: float = Field(default=1e-4, ge=0, le=10, description="weight decay, 0 or more, such as 0.0001")
+    optimiser: Literal["adamw", "adam", "sgd"] = Field(default="adamw", description="adamw, adam or sgd")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of sgd, from 0 to below 1")
+    schedule: ScheduleConfig = Field(
+        default=ScheduleConfig(name="cosine"), description="how the learning rate changes in the course of the training"
+    )
     loss: PluginConfig = Field(default=PluginConfig(name="ce+dice"), description="a loss plugin")
     clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0 turns clipping off")
-    augment: Annotated[bool | dict[str, Any], PlainValidator(_switch_or_settings)] = Field(
-        default=True, description="true, false or settings of the augmentation"
-    )
+    augment: Switch = Field(default=True, description="true, false or settings of the augmentation")
     validate_every: int | None = Field(
         default=None, ge=1, description="epochs from validation to validation, 1 or more"
     )
@@ -187,7 +154,9 @@ class ExperimentConfig(Section):
         return dump(self.model_dump(mode="json", by_alias=True))
 
 
-def load_config(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> ExperimentConfig:
+def load_config(
+    source: Path | str | Mapping[str, Any], overrides: Sequence[str] = (), preset: str | None = None
+) -> ExperimentConfig:
     """Read an experiment file and check it against the schema and the installed plugins.
 
     Relative paths in options that a plugin annotates as ``Path`` are made absolute: from the folder of the
@@ -196,48 +165,90 @@ def load_config(source: Path | str | Mapping[str, Any], overrides: Sequence[str]
     Args:
         source: Path of a YAML file, or the same content as a dictionary.
         overrides: ``"key.sub=value"`` texts as given to ``--set``, applied in order; values are YAML.
+        preset: Which of the file's ``presets`` to put over the file before the overrides; None for none of them.
 
     Returns:
         The complete configuration. Its name is the stem of the file unless one is given.
 
     Raises:
         UserError: With every problem found: syntax, unknown keys, values out of range, unknown plugins and
-            options, combinations that exclude each other; each with file, line and key.
+            options, combinations that exclude each other; each with file, line and key. The presets that were not
+            chosen are checked too, except that they may name plugins that are not installed here.
     """
-    document = _read(source, overrides)
+    document, others = _read(source, overrides, preset)
     if not isinstance(source, Mapping) and "name" not in document.data:
         document.data["name"] = re.sub(r"[^A-Za-z0-9._+-]+", "-", Path(source).stem).strip("-._+")[:100] or "experiment"
-    return _validated(document)
+    problems = _problems_of_presets(others)
+    try:
+        config = _validated(document)
+    except UserError as error:
+        raise UserError([*error.problems, *(p for p in problems if p not in error.problems)]) from error
+    raise_if(problems)
+    return config
 
 
-def load_data_section(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> ExperimentConfig:
+def load_data_section(
+    source: Path | str | Mapping[str, Any], overrides: Sequence[str] = (), preset: str | None = None
+) -> ExperimentConfig:
     """The experiment with its data and nothing else, to look at the data of a file that is wrong elsewhere.
 
     Raises:
         UserError: The file cannot be read, or its section ``data`` is wrong itself.
     """
-    document = _read(source, overrides)
+    document, _ = _read(source, overrides, preset)
     document.data = {key: value for key, value in document.data.items() if key == "data"}
     document.problems = []
     return _validated(document)
 
 
-def _read(source: Path | str | Mapping[str, Any], overrides: Sequence[str]) -> Document:
-    """The raw content with the overrides applied and short forms written out."""
-    document = read_document(source)
+def _read(
+    source: Path | str | Mapping[str, Any], overrides: Sequence[str], preset: str | None
+) -> tuple[Document, list[Document]]:
+    """The raw content with preset and overrides applied and short forms written out.
+
+    Returns:
+        It, and where there are presets that were not chosen, the file alone and with each of them.
+    """
+    file = read_document(source)
+    presets = take_presets(file)
+    keys, defaults = set(TrainConfig.model_fields), _default_plugins()
+    if preset is not None and preset not in presets:
+        file.problems.append(unknown_preset(preset, presets))
+        preset = None
+    others = [with_preset(file, name, presets[name], defaults, keys) for name in presets if name != preset]
+    if others:
+        others.insert(0, with_preset(file, "", {}, defaults, keys))
+    document = file if preset is None else with_preset(file, preset, presets[preset], defaults, keys)
     for text in overrides:
         document.override(text)
-    expand(document.data, set(TrainConfig.model_fields))
-    return document
+    expand(document.data, keys)
+    return document, others
+
+
+def _problems_of_presets(documents: list[Document]) -> list[Problem]:
+    """What is wrong with presets that were not chosen, and not with the file without them, which comes first."""
+    found: list[list[Problem]] = []
+    for document in documents:
+        document.installed_only = True
+        try:
+            _validated(document)
+            found.append([])
+        except UserError as error:
+            found.append(list(error.problems))
+    return [problem for preset in found[1:] for problem in preset if problem not in found[0]]
+
+
+def _default_plugins() -> dict[str, str]:
+    """What stands for a plugin that a file does not name, by the last part of the key of its section."""
+    fields, train = ExperimentConfig.model_fields, TrainConfig.model_fields
+    sections = {key: fields[key] for key in ("space", "strategy")} | {key: train[key] for key in ("loss", "schedule")}
+    return {key: section.default.name for key, section in sections.items()}
 
 
 def _validated(document: Document) -> ExperimentConfig:
     """Check against plugins and schema; all problems together."""
     fields, train = ExperimentConfig.model_fields, TrainConfig.model_fields
-    defaults = {kind: fields[kind].default.name for kind in ("space", "strategy")} | {
-        "loss": train["loss"].default.name
-    }
-    problems = check_plugins(document, defaults, train.keys() - {"space_options"})
+    problems = check_plugins(document, _default_plugins(), train.keys() - {"space_options"})
     problems += check_combinations(document, fields["repeats"].default)
     problems += check_compute(document)
     try:

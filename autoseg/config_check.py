@@ -50,6 +50,7 @@ def expand(data: dict[str, Any], train_keys: Collection[str]) -> None:
     train = data.get("train")
     if isinstance(train, dict):
         _expand_name(train, "loss")
+        _expand_name(train, "schedule")
         extra = {key: train.pop(key) for key in list(train) if key not in train_keys}
         if train.get("space_options") is None:
             train.pop("space_options", None)
@@ -68,7 +69,7 @@ def check_plugins(document: Document, defaults: dict[str, str], train_keys: Coll
 
     Args:
         document: The file, expanded; its path options are replaced in place.
-        defaults: Names of the space, strategy and loss that stand for a missing one.
+        defaults: Names of the space, strategy, loss and schedule that stand for a missing one.
         train_keys: Keys of ``train``, for suggestions.
     """
     data, problems = document.data, list[Problem]()
@@ -86,6 +87,7 @@ def check_plugins(document: Document, defaults: dict[str, str], train_keys: Coll
     baselines = data.get("baselines")
     for index in range(len(baselines) if isinstance(baselines, list) else 0):
         problems += _check_baseline(document, index)
+    problems += _check_schedule(document, defaults["schedule"])
     return problems + _check_space_options(document, known, train_keys)
 
 
@@ -118,11 +120,26 @@ def default_label(name: str) -> str:
     return name.rpartition(":")[2]
 
 
+def value_at(data: Any, key: Key) -> Any:
+    """The value at ``key``, or None when some part of the way is missing.
+
+    Example:
+        >>> value_at({"baselines": [{"name": "unet"}]}, ("baselines", 0, "name")), value_at({}, ("train", "lr"))
+        ('unet', None)
+    """
+    for part in key:
+        if isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            data = data.get(part) if isinstance(data, dict) else None
+    return data
+
+
 def _check_plugin(
     document: Document, kind: str, key: Key, field: str, default: str | None = None
 ) -> tuple[list[Problem], dict[str, Parameter] | None]:
     """Problems of one plugin choice, and the options it has (None when it cannot be loaded)."""
-    section = _at(document.data, key)
+    section = value_at(document.data, key)
     section = {} if section is None else section
     if isinstance(section, dict) and default is not None:
         section.setdefault(field, default)  # only options are given, as by --set space.options.width=4
@@ -132,6 +149,9 @@ def _check_plugin(
     try:
         known = registry.options_of(registry.load(kind, name))
     except UserError as error:
+        slip = any(problem.fix.startswith("did you mean") for problem in error.problems)
+        if document.installed_only and not slip:
+            return [], None
         return [replace(problem, where=document.where(*key, field)) for problem in error.problems], None
     given = section.get("options", {})
     if not isinstance(given, dict):
@@ -141,6 +161,26 @@ def _check_plugin(
     if given:
         section["options"] = plugin_options.resolve_paths(known, given, partial(document.base, *inside))
     return problems, known
+
+
+def _check_schedule(document: Document, default: str) -> list[Problem]:
+    """The schedule of the learning rate, which is no plugin, and its options."""
+    section = value_at(document.data, ("train", "schedule"))
+    if not isinstance(section, dict):
+        return []
+    name, options = section.setdefault("name", default), section.get("options", {})
+    if not isinstance(name, str) or not isinstance(options, dict):
+        return []
+    from autoseg.train.schedules import make_schedule
+
+    def where(option: str) -> str:
+        return document.where("train", "schedule", *(("name",) if option == "name" else ("options", option)))
+
+    try:
+        make_schedule(name, options, where)
+    except UserError as error:
+        return list(error.problems)
+    return []
 
 
 def _check_baseline(document: Document, index: int) -> list[Problem]:
@@ -157,7 +197,7 @@ def _check_space_options(
     document: Document, known: dict[str, Parameter] | None, train_keys: Collection[str]
 ) -> list[Problem]:
     """Extra keys of ``train`` must be options of the space."""
-    given = _at(document.data, ("train", "space_options"))
+    given = value_at(document.data, ("train", "space_options"))
     if not isinstance(given, dict):
         return []
     problems = []
@@ -210,20 +250,11 @@ def _expand_name(holder: Any, key: Any) -> None:
 
 def _sections(data: dict[str, Any]) -> list[dict[str, Any]]:
     """Every section that may have ``options``."""
-    found = [data.get("data"), data.get("space"), data.get("strategy"), _at(data, ("train", "loss"))]
+    keys = (("data",), ("space",), ("strategy",), ("train", "loss"), ("train", "schedule"))
+    found = [value_at(data, key) for key in keys]
     baselines = data.get("baselines")
     found += baselines if isinstance(baselines, list) else []
     return [section for section in found if isinstance(section, dict)]
-
-
-def _at(data: Any, key: Key) -> Any:
-    """The value at ``key``, or None when some part of the way is missing."""
-    for part in key:
-        if isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        else:
-            data = data.get(part) if isinstance(data, dict) else None
-    return data
 
 
 def _seconds(value: Any) -> float | None:

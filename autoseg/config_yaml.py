@@ -41,10 +41,17 @@ for _class in (_Loader, _Dumper):
 
 
 class Place(NamedTuple):
-    """Where a key was written: ``"my.yaml, line 3"``, or ``"--set train.epochs=5"`` on the command line."""
+    """Where a key was written: ``"my.yaml, line 3"``, or ``"--set train.epochs=5"`` on the command line.
+
+    Attributes:
+        text: The place; empty for a dictionary made in Python.
+        command_line: Whether it is an override.
+        key: The key as it was written there, where that is another than the one it stands for.
+    """
 
     text: str
     command_line: bool
+    key: Key | None = None
 
 
 @dataclass
@@ -56,12 +63,14 @@ class Document:
         folder: What relative paths in the file refer to.
         places: Where each key was written; a place without text for a dictionary made in Python.
         problems: Keys that appear twice, and overrides that cannot be applied.
+        installed_only: Whether plugins that are not installed here are passed over (a preset not chosen).
     """
 
     data: dict[str, Any]
     folder: Path
     places: dict[Key, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    installed_only: bool = False
 
     def where(self, *key: str | int) -> str:
         """The place of a key, for messages; the nearest enclosing section's line when it was not written.
@@ -78,6 +87,8 @@ class Document:
         place = self.places[origin] if origin is not None else Place("", False)
         if place.command_line and origin == key:
             return place.text
+        if origin is not None and place.key is not None:
+            key = (*place.key, *key[len(origin) :])
         return f"{place.text}, {dotted(key)}" if place.text else dotted(key)
 
     def base(self, *key: str | int) -> Path:
@@ -97,11 +108,15 @@ class Document:
         place = Place(f"--set {text}", True)
         name, equals, value = text.partition("=")
         key = tuple(int(part) if part.isdigit() else part for part in name.strip().split("."))
-        match key:  # an option of the data is set where the file has it
+        match key:  # an option of the data, or of the space, is set where the file has it
             case ("data", "options", option) if ("data", option) in self.places:
                 key = ("data", option)
             case ("data", option) if ("data", "options", option) in self.places:
                 key = ("data", "options", option)
+            case ("train", "space_options", option) if ("train", option) in self.places:
+                key = ("train", option)
+            case ("train", option) if ("train", "space_options", option) in self.places:
+                key = ("train", "space_options", option)
         if not equals or "" in key:
             self.problems.append(Problem("not of the form key=value", place.text, "write --set train.epochs=5"))
             return

@@ -14,15 +14,17 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autoseg import processes
+from autoseg.cards import complete_cards
 from autoseg.comparison import compare
 from autoseg.conduct import Conductor, all_done
 from autoseg.config import ExperimentConfig, load_config
 from autoseg.config_yaml import dotted
+from autoseg.data.facts import data_facts
 from autoseg.environment import data_hash, describe_environment
 from autoseg.errors import Problem, UserError, raise_if
 from autoseg.hiring import hire
@@ -66,6 +68,7 @@ def run(
     *,
     out: Path | str | None = None,
     resume: bool = False,
+    preset: str | None = None,
     overrides: Sequence[str] = (),
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -78,7 +81,8 @@ def run(
         source: An experiment file, or its content as a dictionary.
         out: Run folder; ``runs/NAME`` by default.
         resume: Continue the run in that folder; where none was started yet, start one.
-        overrides: ``"key.sub=value"``, as ``--set`` on the command line.
+        preset: Which of the file's presets to put over the file.
+        overrides: ``"key.sub=value"``, as ``--set`` on the command line; they count more than the preset.
         dry_run: Stop after the plan; nothing is written.
         progress: Receives the progress.
         on_plan: Called with the plan before work starts.
@@ -97,7 +101,7 @@ def run(
     """
     began = time.monotonic() if began is None else began
     progress = progress or Progress()
-    config = load_experiment(source, overrides)
+    config = load_experiment(source, overrides, preset)
     folder = RunFolder(Path(out) if out is not None else Path("runs") / config.name)
     with ExitStack() as held:
         problems = list(check_services(config))
@@ -159,6 +163,7 @@ def _conclude(folder: RunFolder, prepared: Prepared, plan: Plan) -> dict[str, An
     measure_costs(folder, prepared, trained, plan.seeds[0])
     comparison = compare(folder, plan.models, plan.seeds)
     write_json(folder.comparison, comparison)
+    complete_cards(folder, comparison, plan.data or data_facts(prepared.data, data_hash(prepared.data)))
     write_report(folder.path, prepared.data)
     shutil.rmtree(folder.data, ignore_errors=True)
     return comparison
@@ -234,6 +239,7 @@ def _start(folder: RunFolder, prepared: Prepared, began: float) -> Plan:
         write_json(folder.plan, plan.to_json())
         return plan
     plan = make_plan(prepared, time.monotonic() - began)  # it may refuse; then nothing has been started
+    plan = replace(plan, data=data_facts(prepared.data, found))
     write_text(folder.config, prepared.config.to_yaml())
     write_json(folder.environment, describe_environment(plan.seeds, found, prepared.compute.device))
     write_json(folder.plan, plan.to_json())

@@ -14,9 +14,12 @@ from typing import Any
 
 import cv2
 
+from autoseg.cards import write_card
 from autoseg.config import load_config
 from autoseg.data.batches import Normalisation
+from autoseg.data.facts import data_facts
 from autoseg.data.packed import is_packed, read_packed
+from autoseg.environment import data_hash, describe_environment
 from autoseg.errors import machine_told
 from autoseg.job import Job
 from autoseg.plan import Plan
@@ -251,21 +254,21 @@ def train_and_test(
     result = evaluate(network, data.test, data.info, prepared.normalisation, compute, keep_predictions=first)
     for name, mask in result.predictions.items():
         write_bytes(place / "predictions" / f"{name}.png", cv2.imencode(".png", mask)[1].tobytes())
-    write_json(
-        place / "test.json",
-        {
-            "model": spec.label,
-            "role": spec.role,
-            "seed": seed,
-            "split": "test",
-            **result.scores.to_json(),
-            "train_seconds": round(trained.seconds, 2),
-            "best_epoch": trained.best_epoch,
-            "val_miou": trained.best_miou,
-            "params": count_parameters(network),
-            "images": result.images(),
-        },
-    )
+    test = {
+        "model": spec.label,
+        "role": spec.role,
+        "seed": seed,
+        "split": "test",
+        **result.scores.to_json(),
+        "train_seconds": round(trained.seconds, 2),
+        "best_epoch": trained.best_epoch,
+        "val_miou": trained.best_miou,
+        "params": count_parameters(network),
+        "images": result.images(),
+    }
+    facts = plan.data or data_facts(data, data_hash(data))
+    write_card(place, test, facts, describe_environment(plan.seeds, facts["hash"], compute.device))
+    write_json(place / "test.json", test)
     (place / "state.safetensors").unlink(missing_ok=True)
     return {"miou": trained.best_miou, "epoch": trained.best_epoch, "params": count_parameters(network)}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,6 +50,7 @@ class Plan:
         recipe: How every network is trained.
         search_seconds: Length of the search under a budget, else None.
         search_patch: Side of the crops in the search, pixels; None takes that of the recipe.
+        search_batch: Patches per step of the search; None takes that of the recipe.
         models: Labels of the networks to train, the finalist first.
         seeds: Training seeds.
         workers: Jobs done side by side.
@@ -63,6 +65,7 @@ class Plan:
         stages: ``{"name", "seconds", "what"}``; stages may run side by side.
         memory_bytes: Peak memory in the probe, decoded images included, times the number of workers.
         notes: Choices made for the user, and their reasons.
+        data: What is in the data set, for the cards of the models; see :func:`autoseg.data.facts.data_facts`.
     """
 
     recipe: Recipe
@@ -70,6 +73,7 @@ class Plan:
     models: list[str]
     seeds: list[int]
     search_patch: int | None = None
+    search_batch: int | None = None
     workers: int = 1
     gpus: list[str] = field(default_factory=list)
     search_slots: int = 1
@@ -80,6 +84,7 @@ class Plan:
     stages: list[dict[str, Any]] = field(default_factory=list)
     memory_bytes: int = 0
     notes: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of plan.json."""
@@ -89,6 +94,7 @@ class Plan:
             "models": self.models,
             "seeds": self.seeds,
             "search_patch": self.search_patch,
+            "search_batch": self.search_batch,
             "workers": self.workers,
             "gpus": self.gpus,
             "search_slots": self.search_slots,
@@ -99,12 +105,14 @@ class Plan:
             "seconds": self.seconds,
             "memory_bytes": self.memory_bytes,
             "notes": self.notes,
+            "data": self.data,
         }
 
     @property
     def search_recipe(self) -> Recipe:
         """How the networks of the search are trained."""
-        return self.recipe if self.search_patch is None else replace(self.recipe, patch=self.search_patch)
+        patch, batch = self.search_patch or self.recipe.patch, self.search_batch or self.recipe.batch
+        return replace(self.recipe, patch=patch, batch=batch)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Plan:
@@ -132,8 +140,15 @@ def steps_per_epoch(split: Split, recipe: Recipe) -> int:
     return math.ceil(patches / recipe.batch)
 
 
-def infer_recipe(config: ExperimentConfig, data: SegmentationData) -> tuple[Recipe, list[str]]:
+def infer_recipe(
+    config: ExperimentConfig, data: SegmentationData, loss_options: Mapping[str, Any] | None = None
+) -> tuple[Recipe, list[str]]:
     """Fill what the user left open: patch, batch and length.
+
+    Args:
+        config: The experiment.
+        data: Its data.
+        loss_options: Of the checked experiment; those that the user gave, unless given.
 
     Returns:
         The complete recipe, and sentences that give the reasons, after those of the data set.
@@ -157,9 +172,13 @@ def infer_recipe(config: ExperimentConfig, data: SegmentationData) -> tuple[Reci
         weight_decay=train.weight_decay,
         clip=train.clip,
         loss=train.loss.name,
-        loss_options=dict(train.loss.options),
+        loss_options=dict(train.loss.options if loss_options is None else loss_options),
         augment=train.augment,
         validate_every=train.validate_every,
+        optimiser=train.optimiser,
+        momentum=train.momentum,
+        schedule=train.schedule.name,
+        schedule_options=dict(train.schedule.options),
     )
     if train.epochs is None and train.seconds is None and config.budget is not None:
         recipe = replace(recipe, seconds=config.budget)  # one training alone; a run shares it out
@@ -191,7 +210,7 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
     began = time.monotonic()
     config, data = prepared.config, prepared.data
     specs = prepared.specs(prepared.control)  # the control stands for the finalist, which is not known yet
-    recipe, notes = infer_recipe(config, data)
+    recipe, notes = infer_recipe(config, data, prepared.loss_options)
     seeds = [config.seed + k for k in range(config.repeats)]
     jobs = 1 + len(specs) * len(seeds)
     workers = places(config, prepared.compute.device, jobs)
@@ -203,7 +222,7 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
         notes.append("the times are those of this machine; others may be faster or slower")
     steps = steps_per_epoch(data.train, recipe)
     path = ModelSpec("search", "finalist", architecture=prepared.control)
-    small = recipe if config.strategy.patch is None else replace(recipe, patch=config.strategy.patch)
+    small = replace(recipe, patch=config.strategy.patch or recipe.patch, batch=config.strategy.batch or recipe.batch)
     length = getattr(prepared.strategy, "training_steps", lambda n: 20.0 * n)(steps_per_epoch(data.train, small))
     probed = probe(specs, recipe, (path, small), data.info, compute)
     step, searching = probed.step, _SEARCH_SETUP_SECONDS + probed.searching * float(length)
@@ -255,6 +274,7 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
         models=list(step),
         seeds=seeds,
         search_patch=config.strategy.patch,
+        search_batch=config.strategy.batch,
         workers=workers,
         gpus=shared_gpus(prepared, workers),
         search_slots=workers,

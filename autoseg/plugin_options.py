@@ -12,6 +12,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from inspect import Parameter
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,30 @@ from autoseg.errors import Problem, did_you_mean
 _NETWORK_ARGUMENTS = ("in_channels", "num_classes")
 
 
+@dataclass(frozen=True)
+class OptionsOf:
+    """Marks an option that is a section with the options of another plugin.
+
+    Attributes:
+        plugin: The other plugin, loaded.
+
+    Example:
+        >>> def dice(smooth: float = 1e-6): ...
+        >>> def total(dice: typing.Annotated[dict[str, Any], OptionsOf(dice)] = {}): ...
+        >>> print(check_against(options_of(total), {"dice": {"smoth": 1.0}}, lambda *keys: ".".join(keys))[0])
+        dice.smoth: unknown option 'smoth'
+          -> did you mean 'smooth'?
+    """
+
+    plugin: Any
+
+
 def options_of(obj: Any) -> dict[str, Parameter]:
     """Keyword options that a plugin class or callable accepts.
 
     Inherited options are included where a class passes ``**kwargs`` on. ``in_channels`` and
-    ``num_classes``, which autoseg itself supplies to networks, are left out.
+    ``num_classes``, which autoseg itself supplies to networks, are left out. A plugin whose options have names
+    that are none in Python gives them itself, as a dictionary ``plugin_options``.
 
     Args:
         obj: A class (its ``__init__`` counts) or any callable.
@@ -39,6 +59,9 @@ def options_of(obj: Any) -> dict[str, Parameter]:
         >>> {name: option.default for name, option in options_of(unet).items()}
         {'width': 16}
     """
+    declared: Mapping[str, Parameter] | None = getattr(obj, "plugin_options", None)
+    if declared is not None:
+        return dict(declared)
     options: dict[str, Parameter] = {}
     variadic: Parameter | None = None
     for function, is_method in _functions(obj):
@@ -71,14 +94,15 @@ def accepts_anything(options: Mapping[str, Parameter]) -> bool:
 
 
 def check_against(
-    known: Mapping[str, Parameter], given: Mapping[str, Any], where: Callable[[str], str], *, complete: bool = True
+    known: Mapping[str, Parameter], given: Mapping[str, Any], where: Callable[..., str], *, complete: bool = True
 ) -> list[Problem]:
     """Compare the options that somebody gave with those that a plugin has.
 
     Args:
         known: Result of :func:`options_of`.
         given: Option values, JSON-like.
-        where: Gives the place of an option for the message.
+        where: Gives the place of an option for the message; for one inside a section it is called with the keys
+            of both.
         complete: Whether a required option that is missing is a problem.
 
     Returns:
@@ -91,6 +115,7 @@ def check_against(
           -> did you mean 'layers'?
     """
     problems = []
+    sections = {name: part for name, parameter in known.items() for part in _section_of(parameter.annotation)}
     for name, value in given.items():
         if name in known and not name.startswith("**"):
             annotation = known[name].annotation
@@ -101,37 +126,48 @@ def check_against(
                     fix += f" (default: {known[name].default!r})"
                 problems.append(Problem(f"option '{name}': {complaint}, got {value!r}", where(name), fix))
         elif not accepts_anything(known):
-            fix = did_you_mean(name, known) if known else "this plugin has no options"
+            inside = {f"{key}.{option}" for key, plugin in sections.items() for option in options_of(plugin)}
+            fix = did_you_mean(name, known.keys() | inside) if known else "this plugin has no options"
             problems.append(Problem(f"unknown option '{name}'", where(name), fix))
     for name, parameter in known.items():
         required = parameter.default is Parameter.empty and parameter.kind is not Parameter.VAR_KEYWORD
         if complete and required and name not in given:
             problems.append(Problem(f"option '{name}' is missing", where(name), f"give {_spell(parameter.annotation)}"))
+    for name, plugin in sections.items():
+        section = given.get(name, {})
+        if isinstance(section, dict):
+            problems += check_against(options_of(plugin), section, functools.partial(where, name), complete=complete)
     return problems
 
 
 def resolve_paths(
-    known: Mapping[str, Parameter], given: Mapping[str, Any], base: Callable[[str], Path]
+    known: Mapping[str, Parameter], given: Mapping[str, Any], base: Callable[..., Path]
 ) -> dict[str, Any]:
     """Turn the options annotated as :class:`~pathlib.Path` into absolute paths.
 
     Args:
         known: Result of :func:`options_of`.
         given: Option values.
-        base: Gives the folder that a relative path of this option refers to.
+        base: Gives the folder that a relative path of this option refers to; for an option inside a section it
+            is called with the keys of both.
 
     Returns:
         A copy of ``given``; text (or each text of a list) becomes a ``Path`` where the annotation allows one.
+        Where it allows a ``str`` too, only text with a ``/`` or a suffix such as ``.pth`` is a path.
 
     Example:
         >>> def folder(images: Path): ...
         >>> resolve_paths(options_of(folder), {"images": "a/../b"}, lambda option: Path("/data"))["images"].as_posix()
         '/data/b'
     """
-    return {
-        name: _resolve(value, known[name].annotation, base(name)) if name in known else value
-        for name, value in given.items()
-    }
+    resolved = {}
+    for name, value in given.items():
+        annotation = known[name].annotation if name in known else Parameter.empty
+        resolved[name] = _resolve(value, annotation, base(name))
+        for plugin in _section_of(annotation):
+            if isinstance(value, dict):
+                resolved[name] = resolve_paths(options_of(plugin), value, functools.partial(base, name))
+    return resolved
 
 
 def _functions(obj: Any) -> Iterator[tuple[Callable[..., Any], int]]:
@@ -217,9 +253,16 @@ def _resolve(value: Any, annotation: Any, base: Path) -> Any:
     if isinstance(value, list | tuple):
         items = [part for option in _alternatives(annotation) for part in typing.get_args(option)]
         return [_resolve(item, Path, base) for item in value] if Path in items else value
-    if isinstance(value, str | os.PathLike) and Path in _alternatives(annotation):
+    kinds = _alternatives(annotation)
+    is_name = isinstance(value, str) and str in kinds and not (os.sep in value or Path(value).suffix)
+    if isinstance(value, str | os.PathLike) and Path in kinds and not is_name:
         return Path(os.path.abspath(base / Path(value).expanduser()))
     return value
+
+
+def _section_of(annotation: Any) -> list[Any]:
+    """The plugin whose options an option holds, as a list of one or none."""
+    return [mark.plugin for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, OptionsOf)]
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
@@ -233,6 +276,8 @@ def _spell(annotation: Any) -> str:
     """A type as a reader would write it."""
     if annotation is Parameter.empty:
         return "a value"
+    if _section_of(annotation):
+        return "a section of options"
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return annotation.__name__
     return str(annotation).replace("typing.", "").replace("pathlib.", "")

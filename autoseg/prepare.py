@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from autoseg.data.augment import Augment
 from autoseg.data.base import SPLITS, SegmentationData
 from autoseg.data.batches import Normalisation, RamCache
 from autoseg.errors import Problem, UserError, raise_if
+from autoseg.losses.training import completed, needs_training
 from autoseg.search.architecture import Architecture
 from autoseg.search.control import random_architecture
 from autoseg.search.objective import Objective
@@ -27,7 +28,11 @@ FINALIST, CONTROL = "searched", "random"
 
 @dataclass
 class Prepared:
-    """An experiment whose configuration, data and plugins have been checked."""
+    """An experiment whose configuration, data and plugins have been checked.
+
+    Attributes:
+        loss_options: Options of the loss, those included that it takes from the training split.
+    """
 
     config: ExperimentConfig
     data: SegmentationData
@@ -37,6 +42,7 @@ class Prepared:
     strategy: Any
     baselines: list[ModelSpec]
     control: Architecture
+    loss_options: dict[str, Any] = field(default_factory=dict)
 
     def with_threads(self, threads: int) -> Prepared:
         """The same with another number of CPU threads."""
@@ -55,22 +61,25 @@ class Prepared:
         return [finalist, *listed]
 
 
-def load_experiment(source: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> ExperimentConfig:
+def load_experiment(
+    source: Path | str | Mapping[str, Any], overrides: Sequence[str] = (), preset: str | None = None
+) -> ExperimentConfig:
     """Read an experiment file; when it is wrong, its data are looked at all the same.
 
     Args:
         source: As for :func:`autoseg.config.load_config`.
         overrides: As for :func:`autoseg.config.load_config`.
+        preset: As for :func:`autoseg.config.load_config`.
 
     Raises:
         UserError: With the problems of the file and of the data together.
     """
     try:
-        return load_config(source, overrides)
+        return load_config(source, overrides, preset)
     except UserError as error:
         problems = list(error.problems)
     try:
-        load_data(load_data_section(source, overrides))
+        load_data(load_data_section(source, overrides, preset))
     except UserError as error:
         problems += [problem for problem in error.problems if problem not in problems]
     except (ValueError, TypeError, OSError) as error:
@@ -128,7 +137,7 @@ def prepare(config: ExperimentConfig, control: dict[str, Any] | None = None) -> 
     if config.compute.devices > 1 and getattr(strategy, "one_shot", False) and not hasattr(strategy, "take_part"):
         what = f"strategy {config.strategy.name!r} cannot share a search among several devices"
         problems.append(Problem(what, "compute.devices", "use 1, or another strategy"))
-    attempt("train.loss", lambda: registry.load("loss", config.train.loss.name)(**config.train.loss.options))
+    loss_options, loss_notes = attempt("train.loss", lambda: _loss_options(config, data)) or ({}, [])
     augment = config.train.augment
     if isinstance(augment, dict):
         attempt("train.augment", lambda: Augment(**augment))
@@ -158,7 +167,8 @@ def prepare(config: ExperimentConfig, control: dict[str, Any] | None = None) -> 
     raise_if(problems)
     assert data is not None and drawn is not None
     normalisation = Normalisation.from_split(data.train, channels)
-    return Prepared(config, data, normalisation, compute, space, strategy, baselines, drawn)
+    data = replace(data, notes=[*data.notes, *loss_notes])
+    return Prepared(config, data, normalisation, compute, space, strategy, baselines, drawn, loss_options)
 
 
 def prepared_again(
@@ -192,6 +202,17 @@ def _compute_here(config: ExperimentConfig) -> Compute:
 def _compute_there(config: ExperimentConfig) -> Compute:
     """What the machine that does a job computes with."""
     return Compute.resolve(config.compute.device, config.compute.precision, devices=config.compute.devices)
+
+
+def _loss_options(config: ExperimentConfig, data: SegmentationData | None) -> tuple[dict[str, Any], list[str]]:
+    """All options of the loss, which is built once to try them, and why they are what they are."""
+    name, given = config.train.loss.name, config.train.loss.options
+    loss = registry.load("loss", name)
+    if data is None and needs_training(loss):
+        return dict(given), []  # the data have to be mended first
+    options, notes = (dict(given), []) if data is None else completed(name, given, data)
+    loss(**options)
+    return options, notes
 
 
 def _baselines(config: ExperimentConfig) -> list[ModelSpec]:

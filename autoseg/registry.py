@@ -1,8 +1,8 @@
 """Plugins: everything that can be named in an experiment file, found through entry points.
 
 A distribution registers a plugin by listing it under one of the five groups in :data:`KINDS`; autoseg's
-own are registered the same way. Nothing is imported until a plugin is loaded, and a plugin that cannot be
-imported never breaks a listing.
+own are registered the same way. A name with a ``*`` registers a family, see :mod:`autoseg.registry_patterns`.
+Nothing is imported until a plugin is loaded, and a plugin that cannot be imported never breaks a listing.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib import metadata
 from typing import Any
 
+from autoseg import registry_patterns
 from autoseg.errors import Problem, UserError, did_you_mean
 from autoseg.plugin_options import check_against, options_of
 from autoseg.plugin_source import find_module, summary_line
@@ -46,6 +48,7 @@ class Plugin:
         value: What is loaded, ``"module:attribute"``.
         distribution: The installed distribution that registered it.
         version: The version of that distribution.
+        pattern: The registered name with a ``*`` that this plugin belongs to; None for one of its own.
 
     Example:
         >>> Plugin("problem", "loss", "autoseg.errors:Problem", "autoseg", "0.1.0").description
@@ -57,6 +60,7 @@ class Plugin:
     value: str
     distribution: str
     version: str
+    pattern: str | None = None
 
     @property
     def description(self) -> str:
@@ -69,15 +73,18 @@ class Plugin:
         return f"{self.distribution}:{self.name}"
 
     def load(self) -> Any:
-        """Import the plugin.
+        """Import the plugin; a member of a family comes from the family's resolver.
 
         Raises:
-            UserError: The import fails, for whatever reason.
+            UserError: The import fails, for whatever reason, or the family has no member of this name.
         """
         try:
             if self.kind in ("space", "strategy"):
                 load_nni()  # before a third party's module imports NNI with all its noise
-            return metadata.EntryPoint(self.name, self.value, KINDS[self.kind]).load()
+            loaded = metadata.EntryPoint(self.name, self.value, KINDS[self.kind]).load()
+            return loaded(self.name) if self.pattern else loaded
+        except UserError:
+            raise
         except (Exception, SystemExit) as error:
             if isinstance(error, ModuleNotFoundError) and error.name:
                 fix = f"install the missing module '{error.name}', or update {self.distribution}"
@@ -130,7 +137,9 @@ def kind_named(word: str) -> str:
 
 
 def get(kind: str, name: str) -> Plugin:
-    """Find one plugin.
+    """Find one plugin: the one registered under exactly this name, else a member of a family.
+
+    Of several families whose patterns match, the one with the longest pattern counts.
 
     Args:
         kind: A key of :data:`KINDS`.
@@ -142,16 +151,21 @@ def get(kind: str, name: str) -> Plugin:
     known = plugins(kind)
     distribution, colon, short = name.rpartition(":")
     matches = [p for p in known if p.name == name]
-    if not matches and colon:
-        matches = [p for p in known if p.name == short and _normal(p.distribution) == _normal(distribution)]
     if not matches:
-        fix = did_you_mean(short, {p.name for p in known})
+        own = [p for p in known if colon and _normal(p.distribution) == _normal(distribution)]
+        matches = _called(short, own) if own else _called(name, known)
+    if not matches:
+        fix = registry_patterns.suggest(short, known)
         raise UserError(Problem(f"there is no {kind_named(kind)} called '{name}'", fix=fix))
     if len(matches) > 1:
         origins = " and ".join(f"{p.distribution} {p.version}" for p in matches)
         choices = " or ".join(f"'{p.qualified_name}'" for p in matches)
         raise UserError(Problem(f"{kind_named(kind)} '{name}' is registered by {origins}", fix=f"write {choices}"))
     return matches[0]
+
+
+def _called(name: str, among: list[Plugin]) -> list[Plugin]:
+    return [p for p in among if p.name == name] or registry_patterns.members(among, name)
 
 
 def load(kind: str, name: str) -> Any:
@@ -164,7 +178,7 @@ def load(kind: str, name: str) -> Any:
 
 
 def check_options(
-    kind: str, name: str, options: Mapping[str, Any], where: str | Callable[[str], str], *, complete: bool = True
+    kind: str, name: str, options: Mapping[str, Any], where: str | Callable[..., str], *, complete: bool = True
 ) -> list[Problem]:
     """Check option values against the signature of a plugin, which is imported for that.
 
@@ -172,7 +186,8 @@ def check_options(
         kind: A key of :data:`KINDS`.
         name: The plugin's name.
         options: Option values, JSON-like.
-        where: The key that holds the options, or a function from option name to place.
+        where: The key that holds the options, or a function from option name to place, which is called with two
+            names for an option inside a section.
         complete: Whether a required option that is missing is a problem.
 
     Returns:
@@ -181,15 +196,23 @@ def check_options(
     Raises:
         UserError: There is no such plugin, or it cannot be loaded.
     """
-    place = where if callable(where) else f"{where}.{{}}".format
+
+    def place(*keys: str) -> str:
+        return where(*keys) if callable(where) else ".".join((where, *keys))
+
     return check_against(options_of(load(kind, name)), options, place, complete=complete)
 
 
-def listing(kind: str | None = None) -> list[dict[str, Any]]:
+def listing(kind: str | None = None, glob: str | None = None) -> list[dict[str, Any]]:
     """Everything that is registered, for people to look at.
 
     Plugins of other distributions are imported once, in a process of their own, to learn whether they
-    load; the outcome is remembered. Neither torch nor NNI is imported into this process.
+    load; the outcome is remembered. Without ``glob``, neither torch nor NNI is imported into this process.
+
+    Args:
+        kind: A key of :data:`KINDS`; None for all.
+        glob: Only names that match, such as ``"fpn-res*"``. Families, one row each otherwise, are written out
+            then as far as they match, and imported for that.
 
     Returns:
         Dictionaries with name, kind, description, distribution and error (None when it loads).
@@ -204,16 +227,23 @@ def listing(kind: str | None = None) -> list[dict[str, Any]]:
         module = plugin.value.partition(":")[0].strip()
         if plugin not in errors and find_module(module) is None:
             errors[plugin] = f"ModuleNotFoundError: No module named '{module}'"
-    return [
-        {
-            "name": plugin.name,
-            "kind": plugin.kind,
-            "description": plugin.description,
-            "distribution": plugin.distribution,
-            "error": errors.get(plugin),
-        }
-        for plugin in found
-    ]
+    if glob is None:
+        return [_row(plugin, errors.get(plugin)) for plugin in found]
+    broken = [plugin for plugin in found if errors.get(plugin)]
+    rows = [_row(plugin, errors[plugin]) for plugin in broken if fnmatchcase(plugin.name, glob)]
+    for item in registry_patterns.expand([plugin for plugin in found if plugin not in broken], glob):
+        rows.append(_row(*item) if isinstance(item, tuple) else _row(item, None))
+    return sorted(rows, key=lambda row: (row["kind"], row["name"], row["distribution"]))
+
+
+def _row(plugin: Plugin, error: str | None) -> dict[str, Any]:
+    return {
+        "name": plugin.name,
+        "kind": plugin.kind,
+        "description": plugin.description,
+        "distribution": plugin.distribution,
+        "error": error,
+    }
 
 
 def _distributions() -> Iterator[metadata.Distribution]:

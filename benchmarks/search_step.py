@@ -46,9 +46,9 @@ from autoseg.search.supernet import select, use_batch_statistics
 from autoseg.search.task import SearchTask
 from autoseg.spaces.base import decisions, plain
 from autoseg.spaces.searchnet import SearchNet
-from autoseg.train.clock import learning_rate
 from autoseg.train.compute import Compute, seed_everything
 from autoseg.train.recipe import Recipe
+from autoseg.train.schedules import Cosine
 from autoseg.train.trainer import train_loader
 
 load_nni()
@@ -244,7 +244,7 @@ def bare_darts(folder: Path, size: int, steps: int) -> float:
         backward(held_out)
         architecture.step()
         optimiser.zero_grad()
-        optimiser.param_groups[0]["lr"] = learning_rate(LR, step / steps)
+        optimiser.param_groups[0]["lr"] = Cosine()(LR, step / steps, 0.0)
         backward(batch)
         nn.utils.clip_grad_norm_(weights, CLIP)
         optimiser.step()

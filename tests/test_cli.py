@@ -108,6 +108,15 @@ def test_plan_and_dry_run_print_the_plan_and_write_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
+def test_a_preset_is_put_over_the_file_before_the_settings(call: Call, experiment: Path) -> None:
+    write_experiment(experiment, presets={"long": {"repeats": 3, "train": {"epochs": 9}}})
+    code, out, err = call("plan", experiment, "--preset", "long", "--set", "train.epochs=4")
+    assert code == 0 and "3 seeds of 4 epochs" in out, err
+    for command in (["run"], ["plan"], ["check"], ["train", "--model", "unet"]):
+        code, _, err = call(command[0], experiment, *command[1:], "--preset", "lnog")
+        assert code == 2 and "did you mean 'long'?" in err
+
+
 def test_plan_with_a_budget_gives_lengths_in_time(call: Call, experiment: Path) -> None:
     code, out, err = call("plan", experiment, "--budget", "2min")
     assert code == 0, err
@@ -122,7 +131,7 @@ def test_options_alone_belong_to_the_default_plugins(call: Call, tmp_path: Path)
     file.write_text("data: {dataset: synthetic-ceramic, options: {count: 12, size: 32}}\nbaselines: []\n")
     settings = ["space.options.width=4", "strategy.options.epochs=1", "train.loss.options.smoth=0.5"]
     code, out, err = call("plan", file, *[word for text in settings for word in ("--set", text)])
-    assert code == 2 and "1 problem to mend" in err and "did you mean 'smooth'?" in err
+    assert code == 2 and "1 problem to mend" in err and "did you mean 'dice.smooth'?" in err
     code, out, err = call("plan", file, *[word for text in settings[:2] for word in ("--set", text)])
     assert code == 0 and "enas over ednas" in out, err
 
@@ -176,10 +185,28 @@ def test_list(call: Call) -> None:
     assert code == 0 and "ce+dice" in out and "unet" not in out
     code, out, err = call("list", "losses", "--json")
     listed = json.loads(out)
-    assert [row["name"] for row in listed if row["distribution"] == "autoseg"] == ["ce", "ce+dice", "dice"]
+    assert [row["name"] for row in listed if row["distribution"] == "autoseg"][:4] == [
+        "*+*",
+        "ce",
+        "dice",
+        "dice-squared",
+    ]
     assert set(listed[0]) == {"name", "kind", "description", "distribution", "error"} and listed[0]["error"] is None
     code, out, err = call("list", "looses")
     assert code == 2 and out == "" and "did you mean 'loss'?" in err
+
+
+def test_list_writes_families_out_for_a_pattern(call: Call) -> None:
+    code, out, err = call("list", "models", "fpn-resnet1*")
+    assert (code, err) == (0, "")
+    assert {"fpn-resnet18", "fpn-resnet10t"} <= {line.split()[0] for line in out.splitlines()} and "unet" not in out
+    assert out.count("Feature pyramid network") == 1
+    code, out, _ = call("list", "models", "fpn-resnet18", "--json")
+    assert [(row["name"], row["error"]) for row in json.loads(out)] == [("fpn-resnet18", None)]
+    code, out, _ = call("list", "models", "zzz*")
+    assert (code, out.strip()) == (0, "no plugin's name matches 'zzz*'")
+    code, out, _ = call("list", "models")
+    assert "fpn-*" in out and "fpn-resnet18 " not in out and "All of a family: autoseg list model 'upernet-*'" in out
 
 
 def test_a_broken_plugin_is_listed_with_its_reason(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,12 +257,16 @@ def test_show(call: Call, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest
     assert code == 2 and out == "" and f"{tmp_path / 'comparison.json'}: is missing" in err
 
 
-def test_compare(call: Call, tiny_folder: Path) -> None:
-    code, out, err = call("compare", tiny_folder, tiny_folder.parent / "tiny")
-    assert (code, err) == (0, "")
-    assert all(name in out for name in MODELS) and "The search was" in out
-    assert list(json.loads(call("compare", tiny_folder, "--json")[1])) == [str(tiny_folder)]
-    assert call("compare", tiny_folder, tiny_folder / "nothing")[0] == 2
+def test_compare(call: Call, tiny_folder: Path, tmp_path: Path) -> None:
+    code, out, err = call("compare", tiny_folder, "--out", tmp_path / "pages")
+    assert (code, err) == (0, f"page: {tmp_path / 'pages' / 'compare.html'}\n")
+    assert all(name in out for name in MODELS) and "No Friedman test" in out
+    code, printed, _ = call("compare", tiny_folder, "--json")
+    assert code == 0 and json.loads(printed) == json.loads((tmp_path / "pages" / "compare.json").read_text())
+    assert list(json.loads(printed)["runs"]) == [tiny_folder.name]
+    code, out, err = call("compare", tiny_folder, tiny_folder, tiny_folder / "nothing")
+    assert (code, out) == (2, "")
+    assert "the run is given 2 times" in err and f"{tiny_folder / 'nothing'}: there is no such run folder" in err
 
 
 def test_report_is_written_again(call: Call, tiny_folder: Path) -> None:
@@ -269,6 +300,9 @@ def test_train_a_model(call: Call, experiment: Path, tmp_path: Path) -> None:
     test = json.loads((out_folder / "models/unet/seed-0/test.json").read_text())
     assert test["miou"] == result["miou"]
     assert f"model: {out_folder / 'models/unet/seed-0'}" in err
+    card = json.loads((out_folder / "models/unet/seed-0/model.json").read_text())["card"]
+    assert card["test"]["miou"] == test["miou"] and card["model"]["flops"] > 0 and card["comparison"] is None
+    assert "unet, seed 0" in (out_folder / "models/unet/seed-0/card.html").read_text()
 
 
 def test_train_with_a_budget_and_no_epochs_takes_the_budget(call: Call, experiment: Path, tmp_path: Path) -> None:

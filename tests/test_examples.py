@@ -3,56 +3,156 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from public_data import write_camvid, write_isbi2012, write_pets
 from tiny_experiment import EXPERIMENT
 
 import autoseg
+from autoseg import registry
 from autoseg.cli import main
 from autoseg.config import load_config
+from autoseg.errors import UserError
+from autoseg.prepare import prepare
 
 pytestmark = pytest.mark.usefixtures("one_core")
 FOLDER = Path(__file__).parent.parent / "examples"
 FILES = sorted(FOLDER.glob("*.yaml"))
+PUBLIC = {"pets": write_pets, "camvid": write_camvid}
+BASELINES = {
+    "camvid": ["unet", "segnet", "enet"],
+    "ceramic": ["unet", "segnet"],
+    "folder": ["unet", "segnet"],
+    "industrial": ["unet", "pspnet"],
+    "membranes": ["unet", "pspnet"],
+    "pets": ["unet", "fpn", "unetplusplus"],
+    "tem": ["ds-unet", "unet"],
+}
+PAPER = {  # what the papers state: search epochs, training epochs, learning rate, and baselines of their tables
+    "camvid": (300, 200, 1e-3, ["unet"]),
+    "ceramic": (300, 150, 4e-5, ["segnet", "deeplabv3", "fcn-16s", "enet", "unet", "erfnet", "ed-nas-n4"]),
+    "industrial": (200, 300, 0.5, ["unet", "pspnet-resnet34"]),
+    "membranes": (200, 300, 0.5, ["unet", "pspnet-resnet34"]),
+    "pets": (
+        300, 200, 1e-3,
+        ["unet", "fpn-resnet34", "deeplabv3-resnet34", "unetplusplus-resnet34", "setr-pup-vit_base_patch16_224"],
+    ),
+    "tem": (None, 100, 1e-3, ["ds-unet", "unet"]),
+}  # fmt: skip
+SEARCHES = {
+    "autosegnet": {"epochs": 1, "rewards": 4, "rewards_per_update": 2, "candidates": 1},
+    "darts": {"epochs": 2, "tuning": 0.5, "candidates": 1},
+    "enas": {**EXPERIMENT["strategy"]["options"], "epochs": 1},
+}
+SPACES = {"autosegnet": {"width": 2, "input_size": 32}, "ednas": {"width": 4, "layers": 2, "blocks": 2}}
 QUICK = [
-    "space.options.width=4",
-    "space.options.layers=2",
-    "space.options.blocks=2",
-    f"strategy.options={json.dumps(EXPERIMENT['strategy']['options'])}",
-    "strategy.options.epochs=1",
+    "budget=null",
     "train.epochs=1",
-    "baselines.0.options.width=4",
-    "baselines.1.options.width=4",
+    "train.batch=4",
+    "train.patch=32",
+    'baselines=[{"name": "unet", "options": {"width": 4}}, "random"]',
     "repeats=1",
-    "compute.workers=1",
-    "compute.device=cpu",
+    "compute={workers: 1, device: cpu}",
 ]
+
+
+def _quick(file: Path) -> list[str]:
+    """Overrides that make the smallest run of an example, with its own data set, space and strategy."""
+    config = load_config(file)
+    settings = [*QUICK, f"strategy.options={json.dumps(SEARCHES[config.strategy.name])}", "strategy.patch=32"]
+    settings.append(f"space.options={json.dumps(SPACES.get(config.space.name, {'width': 4, 'nodes': 1}))}")
+    if config.train.space_options:
+        settings.append("train.space_options={input_size: 32}")
+    if config.data.dataset.startswith("synthetic"):
+        settings.append("data.options={count: 12, size: 32}")
+    return settings
 
 
 @pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
 def test_every_example_is_valid_and_named_after_its_file(file: Path) -> None:
     config = load_config(file)
     assert config.name == file.stem
-    assert [baseline.label for baseline in config.baselines] == ["unet", "segnet", "random"]
+    assert [baseline.label for baseline in config.baselines] == [*BASELINES[file.stem], "random"]
     assert f"autoseg run examples/{file.name}" in file.read_text()
+    assert config.budget == (None if file.stem == "ceramic" else 600)  # 10 minutes; ceramic's epochs take 4
 
 
-def test_there_are_the_two_examples_of_the_readme() -> None:
-    assert {file.name for file in FILES} >= {"ceramic.yaml", "folder.yaml"}
+@pytest.mark.parametrize("name", PAPER)
+def test_the_preset_of_the_paper(name: str) -> None:
+    config = load_config(FOLDER / f"{name}.yaml", preset="paper")
+    search, epochs, rate, baselines = PAPER[name]
+    assert config.budget is None and config.train.seconds is None
+    assert config.strategy.options.get("epochs") == search
+    assert (config.train.epochs, config.train.lr) == (epochs, rate)
+    assert [baseline.label for baseline in config.baselines] == [*baselines, "random"]
 
 
-def test_ceramic_runs(tmp_path: Path) -> None:
-    run = autoseg.run(
-        FOLDER / "ceramic.yaml",
-        out=tmp_path / "run",
-        overrides=[*QUICK, "data.options.count=12", "data.options.size=32"],
-    )
+def test_all_examples_are_named() -> None:
+    assert {file.stem for file in FILES} == set(BASELINES) == {*PAPER, "folder"}
+
+
+@pytest.mark.parametrize("name", sorted(PAPER))
+def test_every_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOSEG_DATA", str(tmp_path / "data"))
+    if name in PUBLIC:
+        PUBLIC[name](tmp_path / "data" / name)
+    file = FOLDER / f"{name}.yaml"
+    run = autoseg.run(file, out=tmp_path / "run", overrides=_quick(file))
     assert run is not None and (run.folder / "report.html").exists()
-    assert list(run.comparison["models"]) == ["searched", "unet", "segnet", "random"]
+    assert list(run.comparison["models"]) == ["searched", "unet", "random"]
+
+
+@pytest.mark.parametrize("name", sorted(PAPER))
+def test_every_network_of_an_example_can_be_built(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOSEG_DATA", str(tmp_path))
+    if name in PUBLIC:
+        PUBLIC[name](tmp_path / name)
+    small = [] if name in PUBLIC else ["data.options.count=12", "data.options.size=32"]
+    prepared = prepare(load_config(FOLDER / f"{name}.yaml", [*small, "compute.device=cpu"]))
+    assert [spec.label for spec in prepared.baselines] == [*BASELINES[name], "random"]
+
+
+@pytest.mark.parametrize("name", ["pets", "camvid", "membranes"])
+def test_missing_data_say_how_to_get_them_and_what_to_do_without(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AUTOSEG_DATA", str(tmp_path))
+    paper = ["--preset", "paper"] if name == "membranes" else []
+    dataset = "isbi2012" if name == "membranes" else name
+    assert main(["check", str(FOLDER / f"{name}.yaml"), *paper]) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path / dataset}: the data set '{dataset}' is not here\n  -> autoseg fetch {dataset} (from " in told
+    stand_in = "synthetic-membranes" if name == "membranes" else "synthetic-ceramic"
+    assert f"--set data={stand_in}" in told
+    assert main(["check", str(FOLDER / f"{name}.yaml"), *paper, "--set", f"data={stand_in}"]) == 0
+
+
+def test_membranes_of_the_challenge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOSEG_DATA", str(tmp_path))
+    write_isbi2012(tmp_path / "isbi2012")
+    assert main(["check", str(FOLDER / "membranes.yaml"), "--set", "data=isbi2012"]) == 0
+    assert main(["check", str(FOLDER / "membranes.yaml"), "--preset", "paper"]) == 0
+
+
+@pytest.mark.parametrize("name", ["industrial", "membranes"])
+def test_without_the_controller_the_message_leads_to_the_line_that_says_what_to_install(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = registry.plugins
+    monkeypatch.setattr(
+        registry, "plugins", lambda kind=None: [p for p in installed(kind) if p.distribution == "autoseg"]
+    )
+    file = FOLDER / f"{name}.yaml"
+    with pytest.raises(UserError, match="there is no strategy called 'autosegnet'") as caught:
+        load_config(file)
+    place = re.search(r"line (\d+), strategy.name", caught.value.problems[0].where)
+    assert place is not None
+    assert "pip install ./plugins/autosegnet-controller" in file.read_text().splitlines()[int(place[1]) - 1]
 
 
 @pytest.fixture
@@ -74,13 +174,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_folder_runs_on_a_folder_given_from_the_working_directory(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = [word for text in (*QUICK[:5], *QUICK[6:]) for word in ("--set", text)]
-    file = project / "clone" / "examples" / "folder.yaml"
-    file.write_text(file.read_text().replace("budget: 10min\n", "").replace("train:\n", "train:\n  epochs: 1\n"))
+    settings = [word for text in _quick(FOLDER / "folder.yaml") for word in ("--set", text)]
     code = main(["run", "examples/folder.yaml", "--set", "data.options.path=../pictures", *settings, "--out", "run"])
     assert code == 0, capsys.readouterr().err
     comparison = json.loads(Path("run/comparison.json").read_text())
-    assert list(comparison["models"]) == ["searched", "unet", "segnet", "random"]
+    assert list(comparison["models"]) == ["searched", "unet", "random"]
     assert f"path: {project / 'pictures'}" in Path("run/config.yaml").read_text()
 
 

@@ -43,7 +43,8 @@ def test_the_run_folder_has_every_file_of_the_contract_and_nothing_else(tiny_fol
         for seed in SEEDS:
             place = f"models/{model}/seed-{seed}"
             expected |= {
-                f"{place}/{name}" for name in ("weights.safetensors", "model.json", "history.csv", "test.json")
+                f"{place}/{name}"
+                for name in ("weights.safetensors", "model.json", "card.html", "history.csv", "test.json")
             }
         expected |= {f"models/{model}/seed-0/predictions/{name}.png" for name in TEST_IMAGES}
         expected.add(f"models/{model}/seed-0/cost.json")

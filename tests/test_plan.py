@@ -96,12 +96,14 @@ def test_the_patch_follows_the_smallest_side(sizes: list[tuple[int, int]], patch
 def test_what_the_user_gives_is_taken() -> None:
     given = {
         "epochs": 7, "batch": 3, "patch": 40, "lr": 0.5, "weight_decay": 0.25, "clip": 2.0, "validate_every": 4,
-        "augment": {"noise": 0.5}, "loss": {"name": "dice", "options": {"smooth": 2.0}},
+        "augment": {"noise": 0.5}, "loss": {"name": "dice", "options": {"smooth": 2.0}}, "optimiser": "sgd",
+        "momentum": 0.5, "schedule": {"name": "exponential", "options": {"gamma": 0.9}},
     }  # fmt: skip
     recipe, notes = infer_recipe(config(**given), blank((64, 64)))
     assert recipe == Recipe(
         epochs=7, batch=3, patch=40, lr=0.5, weight_decay=0.25, clip=2.0, loss="dice", loss_options={"smooth": 2.0},
-        augment={"noise": 0.5}, validate_every=4,
+        augment={"noise": 0.5}, validate_every=4, optimiser="sgd", momentum=0.5, schedule="exponential",
+        schedule_options={"gamma": 0.9},
     )  # fmt: skip
     assert notes == ["about the data"]
 

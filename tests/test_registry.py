@@ -68,7 +68,7 @@ def problem(call: Callable[[], object]) -> str:
 def test_own_plugins_come_from_setup_cfg() -> None:
     own = {(p.kind, p.name): p for p in plugins() if p.distribution == "autoseg"}
     assert own["space", "ednas"].value == "autoseg.spaces.ednas:EdNas"
-    assert {("dataset", "folder"), ("loss", "ce+dice"), ("model", "unet"), ("strategy", "enas")} <= own.keys()
+    assert {("dataset", "folder"), ("loss", "*+*"), ("model", "fpn-*"), ("model", "unet"), ("strategy", "enas")} <= own.keys()
 
 
 def test_plugins_are_sorted_and_carry_their_provenance(site: Path) -> None:
@@ -298,6 +298,140 @@ def test_an_unwritable_cache_only_costs_time(site: Path, tmp_path: Path, probes:
 def test_own_plugin_without_module_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "plugins", lambda kind: [Plugin("x", "loss", "autoseg.gone:X", "autoseg", "0.1.0")])
     assert listing()[0]["error"] == "ModuleNotFoundError: No module named 'autoseg.gone'"
+
+
+# --- families
+
+
+FAMILY = """
+from autoseg.errors import Problem, UserError, did_you_mean
+
+SIZES = {"net-small": 1, "net-large": 9}
+
+def sizes(name):
+    '''Nets of some size.
+
+    More text.
+    '''
+    if name not in SIZES:
+        raise UserError(Problem(f"no net is called '{name}'", fix=did_you_mean(name, SIZES)))
+
+    def build(in_channels, num_classes, *, width: int = SIZES[name]):
+        return (name, width)
+
+    return build
+
+sizes.names = lambda: [*SIZES, "other-thing"]
+
+def anything(name):
+    '''Whatever you like.'''
+    return lambda in_channels, num_classes: name
+
+def fails(name):
+    raise RuntimeError("out of order")
+
+def explodes():
+    raise RuntimeError("no names today")
+
+fails.names = explodes
+"""
+
+
+@pytest.fixture
+def families(site: Path) -> Path:
+    groups = {"autoseg.models": {"net-*": "famplugs:sizes", "net": "famplugs:anything", "any-*": "famplugs:anything"}}
+    return install(site, "fam-plugs", "2.0", groups, {"famplugs": FAMILY})
+
+
+def test_a_family_gives_its_members(families: Path) -> None:
+    plugin = get("model", "net-small")
+    assert plugin == Plugin("net-small", "model", "famplugs:sizes", "fam-plugs", "2.0", "net-*")
+    assert plugin.description == "Nets of some size."
+    assert plugin.load()(3, 2) == ("net-small", 1)
+    assert load("model", "Fam.Plugs:net-large")(3, 2, width=4) == ("net-large", 4)
+    assert options_of(load("model", "net-large"))["width"].default == 9
+    assert get("model", "net").pattern is None
+    text = str(check_options("model", "net-small", {"widht": 3}, "x")[0])
+    assert "did you mean 'width'?" in text
+
+
+def test_the_resolver_itself_has_the_name_of_the_pattern(families: Path) -> None:
+    plugin = get("model", "fam-plugs:net-*")
+    assert (plugin.name, plugin.pattern) == ("net-*", None)
+    assert plugin.load().__name__ == "sizes"
+
+
+def test_an_exact_name_comes_first_and_then_the_longest_pattern(site: Path, families: Path) -> None:
+    more = {"net-small": "more:exact", "net-l*": "more:special", "n*": "more:broad"}
+    source = "def exact(): 'x'\ndef special(name): return 'special ' + name\ndef broad(name): return 'broad ' + name"
+    install(site, "more-plugs", "1.0", {"autoseg.models": more}, {"more": source})
+    assert get("model", "net-small").value == "more:exact"
+    assert load("model", "net-large") == "special net-large"
+    assert load("model", "nothing-else") == "broad nothing-else"
+    assert load("model", "fam-plugs:net-small")(3, 2) == ("net-small", 1)
+    assert get("model", "net-other").value == "famplugs:sizes"
+    assert "no net is called 'net-other'" in problem(lambda: load("model", "net-other"))
+
+
+def test_two_distributions_with_one_pattern(site: Path, families: Path) -> None:
+    install(
+        site, "twin-plugs", "1.0", {"autoseg.models": {"net-*": "twin:net"}}, {"twin": "def net(name): return name"}
+    )
+    text = problem(lambda: get("model", "net-small"))
+    assert "model 'net-small' is registered by fam-plugs 2.0 and twin-plugs 1.0" in text
+    assert "write 'fam-plugs:net-small' or 'twin-plugs:net-small'" in text
+    assert load("model", "twin-plugs:net-small") == "net-small"
+
+
+def test_names_inside_families_are_suggested(families: Path) -> None:
+    assert problem(lambda: load("model", "net-smal")).endswith("did you mean 'net-small'?")
+    assert problem(lambda: get("model", "ned-large")).endswith("did you mean 'net-large'?")
+    assert problem(lambda: get("model", "nett")).endswith("did you mean 'net'?")
+    far = problem(lambda: get("model", "zzzzzzzzzzzzzz"))
+    assert "net-*" in far and "net-large" not in far
+
+
+def test_a_colon_before_a_pattern_that_matches_everything(site: Path) -> None:
+    install(site, "sum-plugs", "1.0", {"autoseg.losses": {"*%*": "sums:both"}}, {"sums": "def both(name): return name"})
+    assert load("loss", "a%b") == "a%b"
+    assert load("loss", "sum-plugs:a%b") == "a%b"
+    assert load("loss", "sum-plugs:*%*").__name__ == "both"
+
+
+def test_a_resolver_that_breaks_is_a_user_error(site: Path) -> None:
+    install(site, "fam-plugs", "2.0", {"autoseg.models": {"bad-*": "famplugs:fails"}}, {"famplugs": FAMILY})
+    text = problem(lambda: load("model", "bad-one"))
+    assert "model 'bad-one' of fam-plugs 2.0 cannot be loaded: RuntimeError: out of order" in text
+    assert "bad-*" in problem(lambda: get("model", "zzzzzzzzzzzz"))
+    (row,) = [row for row in listing("model", "bad-*") if row["distribution"] == "fam-plugs"]
+    assert (row["name"], row["error"]) == ("bad-*", "RuntimeError: no names today")
+
+
+def test_listing_with_a_glob_writes_families_out(families: Path) -> None:
+    def listed(glob: str | None) -> list[str]:
+        return [row["name"] for row in listing("model", glob) if row["distribution"] == "fam-plugs"]
+
+    assert listed(None) == ["any-*", "net", "net-*"]
+    assert "famplugs" not in sys.modules
+    assert listed("unrelated*") == []
+    assert "famplugs" not in sys.modules
+    assert listed("net*") == ["net", "net-large", "net-small"]
+    assert listed("*-s*") == ["net-small"]
+    assert listed("net-small") == ["net-small"]
+    assert listed("any*") == ["any-*"]
+    row = next(row for row in listing("model", "net-s*") if row["name"] == "net-small")
+    assert row == {
+        "name": "net-small", "kind": "model", "description": "Nets of some size.", "distribution": "fam-plugs",
+        "error": None,
+    }  # fmt: skip
+
+
+def test_a_family_that_does_not_import_is_one_row(site: Path) -> None:
+    groups = {"autoseg.models": {"lost-*": "lostmod:family"}}
+    install(site, "lost-plugs", "1.0", groups, {"lostmod": "import no_such_library"})
+    for glob in (None, "lost*"):
+        row = next(row for row in listing("model", glob) if row["name"] == "lost-*")
+        assert row["error"] == "ModuleNotFoundError: No module named 'no_such_library'"
 
 
 # --- options

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from autoseg.baselines.layers import conv_layers, he_initialise, size_problems
+from autoseg.baselines.layers import VGG16_STAGES, conv_layers, he_initialise, size_problems
 from autoseg.errors import Problem, raise_if
 from autoseg.nn.padding import crop_to, pad_to_multiple
 from autoseg.nn.pool import pool_with_indices, unpool
-
-STAGES: tuple[tuple[int, int], ...] = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
-"""Convolutions and channels (in units of ``width``) of each stage: the 13 convolutions of VGG16."""
 
 
 class SegNet(nn.Module):
@@ -49,14 +46,16 @@ class SegNet(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, *, width: int = 64, depth: int = 5) -> None:
         super().__init__()
         problems = size_problems("segnet", in_channels=in_channels, num_classes=num_classes, width=width, depth=depth)
-        if isinstance(depth, int) and depth > len(STAGES):
-            problems.append(Problem(f"must be at most {len(STAGES)}, is {depth}", "segnet, depth", "use 5 or fewer"))
+        if isinstance(depth, int) and depth > len(VGG16_STAGES):
+            problems.append(
+                Problem(f"must be at most {len(VGG16_STAGES)}, is {depth}", "segnet, depth", "use 5 or fewer")
+            )
         raise_if(problems)
         self.size_divisor = 2**depth
         encoder: list[nn.Module] = []
         decoder: list[nn.Module] = []
         outside = in_channels
-        for convolutions, multiple in STAGES[:depth]:
+        for convolutions, multiple in VGG16_STAGES[:depth]:
             channels = width * multiple
             encoder.append(conv_layers([outside] + [channels] * convolutions, batch_norm=True))
             # The mirrored stage ends with the channels this one began with. In the first stage the

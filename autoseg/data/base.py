@@ -46,6 +46,7 @@ class DatasetInfo:
         ignore_index: Mask value of pixels to leave out of training and scoring.
         pixel_size: Edge length of a pixel in ``pixel_unit``, or None when unknown.
         pixel_unit: ``"nm"``, ``"um"``, ... or None.
+        licence: The terms under which the images may be used, in the words of their source; None when not stated.
     """
 
     name: str
@@ -55,6 +56,7 @@ class DatasetInfo:
     ignore_index: int = 255
     pixel_size: float | None = None
     pixel_unit: str | None = None
+    licence: str | None = None
 
     @property
     def num_classes(self) -> int:

@@ -179,6 +179,7 @@ class PatchLoader:
 
     Attributes:
         epoch: The epoch that the next iteration gives; see :meth:`set_epoch`.
+        pass_share: Passes over the split that an epoch makes: 1 unless ``steps`` is given.
 
     Raises:
         UserError: An argument or an item of the split does not fit; all problems are reported.
@@ -224,6 +225,7 @@ class PatchLoader:
         self._seed, self._ignore_index = seed, ignore_index
         self._tickets = self._draw_tickets()
         self._steps = steps or math.ceil(len(self._tickets) / batch_size)
+        self.pass_share = steps * batch_size / len(self._tickets) if steps else 1.0
         self._pass: tuple[int, npt.NDArray[np.int64]] = (-1, self._tickets)
         self.epoch = 0
 

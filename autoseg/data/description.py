@@ -30,6 +30,7 @@ class Description:
         ignore_index: Mask value of pixels that do not count.
         pixel_size: Edge length of a pixel in ``pixel_unit``.
         pixel_unit: ``"nm"``, ``"um"``, ``"mm"`` or ``"px"``.
+        licence: The terms under which the images may be used, in any words.
     """
 
     name: str | None = None
@@ -38,6 +39,7 @@ class Description:
     ignore_index: int | None = None
     pixel_size: float | None = None
     pixel_unit: str | None = None
+    licence: str | None = None
 
 
 def parse_pixel_size(text: str, where: str = "pixel_size") -> tuple[float, str]:
@@ -63,11 +65,11 @@ def parse_pixel_size(text: str, where: str = "pixel_size") -> tuple[float, str]:
 
 
 def read_description(path: Path) -> Description:
-    r"""Read ``dataset.yaml``; keys that are not known here (licence, citation, ...) are left alone.
+    r"""Read ``dataset.yaml``; keys that are not known here (citation, ...) are left alone.
 
     Args:
         path: The file. Known keys: ``name``; ``classes``, a list of names or of ``{index, name, color}``;
-            ``ignore_index``; ``pixel_size``, such as ``0.12nm`` (or a number, with the unit in ``pixel_unit``).
+            ``ignore_index``; ``pixel_size``, such as ``0.12nm`` (or a number, with the unit in ``pixel_unit``); ``licence``.
 
     Raises:
         UserError: The file is no YAML, or known keys hold wrong values (all reported together).
@@ -106,6 +108,7 @@ def read_description(path: Path) -> Description:
         ignore_index=parsed.ignore_index,
         pixel_size=size,
         pixel_unit=unit,
+        licence=parsed.licence,
     )
 
 
@@ -136,6 +139,7 @@ class _File(BaseModel):
     ignore_index: _Level | None = None
     pixel_size: str | int | float | None = None
     pixel_unit: str | None = None
+    licence: str | None = None
 
 
 def _problem(path: Path, detail: dict[str, Any]) -> Problem:

@@ -145,6 +145,7 @@ def folder(
         ignore_index=ignore,
         pixel_size=size,
         pixel_unit=unit,
+        licence=description.licence,
     )
     train, val, test = (FolderSplit(splits[split], binary=checked.binary) for split in SPLITS)
     return SegmentationData(info, train, val, test, notes)

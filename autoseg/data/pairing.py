@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -68,10 +68,29 @@ def find_pairs(images: Path, masks: Path) -> Pairing:
     if "train" not in splits:
         fix = "add the folder train, or move all files out of the split folders to have them divided"
         pairing.problems.append(Problem(f"there is {' and '.join(splits)} but no train", str(images), fix))
-    for split in splits:
-        missing = [root / split for root in (images, masks) if not (root / split).is_dir()]
+    return pair_splits({split: (images / split, masks / split) for split in splits}, pairing)
+
+
+def pair_splits(folders: Mapping[str, tuple[Path, Path]], pairing: Pairing | None = None) -> Pairing:
+    """Pair the files of several splits, each with a folder of images and one of masks.
+
+    Args:
+        folders: The two folders of each split.
+        pairing: Where pairs, problems and notes are added; a new one unless given.
+
+    Returns:
+        The pairs; the names are the stems, with the split in front when a stem occurs in two splits.
+
+    Example:
+        >>> pairing = pair_splits({"train": (Path("no/train"), Path("no/trainannot"))})
+        >>> pairing.parts, [problem.where for problem in pairing.problems]
+        ({'train': []}, ['no/train', 'no/trainannot'])
+    """
+    pairing = pairing or Pairing()
+    for split, roots in folders.items():
+        missing = [root for root in roots if not root.is_dir()]
         pairing.problems += [missing_folder(root) for root in missing]
-        pairing.parts[split] = [] if missing else _pair_folder(images / split, masks / split, pairing)
+        pairing.parts[split] = [] if missing else _pair_folder(*roots, pairing)
     stems = Counter(pair.name for pairs in pairing.parts.values() for pair in pairs)
     if any(count > 1 for count in stems.values()):
         for split, pairs in pairing.parts.items():

@@ -7,6 +7,7 @@ batch of an epoch holds a single image; torch then raises an error in the middle
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,6 +34,30 @@ class BatchNorm2d(nn.BatchNorm2d):
                 mean, variance = input.new_zeros(self.num_features), input.new_ones(self.num_features)
             return F.batch_norm(input, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(input)
+
+
+class ShiftedBatchNorm2d(BatchNorm2d):
+    """Batch normalisation that learns a shift and no scale: one number per channel, as a bias is.
+
+    Between two convolutions with a ReLU nothing is lost: what a positive scale does, the weights of the next
+    convolution do as well. The scale is a buffer of ones under its usual name.
+
+    Example:
+        >>> [name for name, _ in ShiftedBatchNorm2d(4).named_parameters()]
+        ['bias']
+    """
+
+    weight: Tensor  # type: ignore[assignment]
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+        del self.weight
+        self.register_buffer("weight", torch.ones(num_features))
+
+    def reset_parameters(self) -> None:
+        """Forget the statistics; the shift becomes 0."""
+        self.reset_running_stats()
+        nn.init.zeros_(self.bias)
 
 
 def tolerate_single_values(network: nn.Module) -> nn.Module:

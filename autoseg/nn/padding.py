@@ -7,6 +7,7 @@ A network that halves the resolution ``n`` times needs sides that are multiples 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,12 +34,30 @@ def pad_to_multiple(x: Tensor, divisor: int) -> tuple[Tensor, tuple[int, int]]:
         ([[0.0, 1.0, 2.0, 1.0], [3.0, 4.0, 5.0, 4.0]], (2, 3))
     """
     height, width = x.shape[-2:]
-    bottom, right = -height % divisor, -width % divisor
-    if right:
-        x = F.pad(x, (0, right, 0, 0), mode="reflect" if right < width else "replicate")
-    if bottom:
-        x = F.pad(x, (0, 0, 0, bottom), mode="reflect" if bottom < height else "replicate")
-    return x, (height, width)
+    x = _pad_side(x, -1, divisor)
+    return _pad_side(x, -2, divisor), (height, width)
+
+
+def _pad_side(x: Tensor, dim: int, divisor: int) -> Tensor:
+    """Grow one side: dimension -1 on the right, -2 at the bottom."""
+    length = x.shape[dim]
+    if isinstance(length, torch.SymInt):  # a graph for images of any size is being recorded: no branches in it
+        return x.index_select(dim, _source_pixels(length, divisor, x.device))
+    missing = -length % divisor
+    if not missing:
+        return x
+    mode = "reflect" if missing < length else "replicate"
+    return F.pad(x, (0, missing, 0, 0) if dim == -1 else (0, 0, 0, missing), mode)
+
+
+def _source_pixels(length: int, divisor: int, device: torch.device) -> Tensor:
+    """Which pixel of a side each pixel of the padded side is a copy of; ``length`` may be symbolic."""
+    padded = (length + divisor - 1) // divisor * divisor
+    last = torch.full((), length - 1, device=device)
+    position = torch.arange(padded, device=device)
+    mirrored = last - (position - last).abs()
+    # The first pixel that is missing in a mirror would be number -1: then the edge is repeated.
+    return torch.where(mirrored.min() < 0, torch.minimum(position, last), mirrored)
 
 
 def crop_to(x: Tensor, size: tuple[int, int]) -> Tensor:

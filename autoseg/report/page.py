@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from autoseg import __version__
 from autoseg.data.base import DatasetInfo, SegmentationData, default_colors
 from autoseg.report import formats, tables
@@ -21,6 +19,7 @@ from autoseg.report.palette import hex_color
 from autoseg.report.reading import number
 from autoseg.report.rundata import Run, read_run
 from autoseg.report.search_section import search_section
+from autoseg.report.template import fill
 from autoseg.runfolder import RunFolder, write_text
 
 log = logging.getLogger(__name__)
@@ -61,14 +60,8 @@ def render(run: Run, data: SegmentationData | None) -> str:
     """The page as text."""
     info = _info(run, data)
     examples, worst, picture_note = _pictures(run, data)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return fill(
+        "report.html.j2",
         run=run,
         autoseg_version=__version__,
         verdict=_verdict(run),
@@ -84,7 +77,7 @@ def render(run: Run, data: SegmentationData | None) -> str:
         picture_note=picture_note,
         command=_command(run.environment),
         environment_lines=tables.flatten({k: v for k, v in run.environment.items() if k not in _COMMAND_KEYS}),
-        plan_lines=tables.flatten({k: v for k, v in run.plan.items() if k not in ("stages", "notes")}),
+        plan_lines=tables.flatten({k: v for k, v in run.plan.items() if k not in ("stages", "notes", "data")}),
         notes=[str(note) for note in run.plan.get("notes") or []],
         cost_input=_cost_input(run),
         stages=_stages(run),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
@@ -13,6 +14,7 @@ from autoseg.report.formats import NO_BREAK, NOT_KNOWN, amount, duration, flops,
 from autoseg.report.intervals import axis_chart, chart_limits, interval_chart
 from autoseg.report.reading import mean, number
 from autoseg.report.rundata import ModelRun
+from autoseg.report.template import CARD
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,14 @@ class Cell:
 
 @dataclass
 class ModelRow:
-    """One line of the comparison table."""
+    """One line of the comparison table; ``cards`` are seeds with links to the cards of their models."""
 
     model: ModelRun
     cells: dict[str, Cell]
     interval: str
     chart: Markup
     seeds: list[str]
+    cards: list[tuple[int, str]]
 
 
 @dataclass
@@ -97,6 +100,11 @@ def comparison_table(models: Sequence[ModelRun]) -> Comparison:
             interval="–".join(percent(v) for v in model.interval) if model.interval else "",
             chart=interval_chart(model.miou, model.interval, seeds[i], low, high, model.color),
             seeds=[percent(value) for value in seeds[i]],
+            cards=[
+                (run.seed, quote(f"models/{model.name}/seed-{run.seed}/{CARD}"))
+                for run in model.runs
+                if (run.folder / CARD).exists()
+            ],
         )
         for i, model in enumerate(models)
     ]

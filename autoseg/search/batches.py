@@ -42,14 +42,15 @@ class RewardBatches:
     """The same validation patches for every architecture of an epoch, so that rewards compare.
 
     Args:
-        task: The search; patches come from its validation images, twice its batch at a time.
+        task: The search; patches come from its validation images.
         patch: Side of the patches, pixels.
         count: How often the batch is given out per epoch.
+        size: Patches in it; None takes twice the batch of the search.
     """
 
-    def __init__(self, task: SearchTask, patch: int, count: int) -> None:
+    def __init__(self, task: SearchTask, patch: int, count: int, size: int | None = None) -> None:
         self.count = count
-        self.loader = validation_patches(task, patch, steps=1, batch=2 * task.recipe.batch)
+        self.loader = validation_patches(task, patch, steps=1, batch=size or 2 * task.recipe.batch)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the patches of this epoch from now on."""

@@ -8,7 +8,6 @@ because weights that were trained in a mixture fit no single path, and scored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
@@ -26,7 +25,6 @@ from autoseg.train.clock import Stopwatch
 _MIXED_STEPS = 2 * 6.3  # two steps of a seven-operation mixture, each as long as 6.3 of one path, measured
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
 class Darts(OneShot):
     """DARTS, first order: architecture and weights are trained in turn, on different images.
 
@@ -39,11 +37,12 @@ class Darts(OneShot):
         warmup: Share of the search in which only weights are trained, 0..1.
         architecture_lr: Learning rate of the architecture's Adam. The published 3e-4 needs thousands of
             steps to decide anything.
+        architecture_weight_decay: Weight decay of the architecture's Adam, whose betas are 0.5 and 0.999.
         single_level: Learn the architecture from the training images too (SEARCH-Net, eq. 2, to the letter)
             instead of from validation patches.
         tuning: Share of the search in which single paths of the candidates are trained.
-        lr: Highest learning rate of the shared weights; None takes the training's.
         candidates: Samples of the softmax to score in the end.
+        weights: How the shared weights are trained, see :class:`autoseg.search.shared_weights.SharedWeights`.
 
     Source: SEARCH-Net, section 2.2 (DARTS); first order and Adam's settings are those published with DARTS.
 
@@ -58,28 +57,42 @@ class Darts(OneShot):
     name = "darts"
     steps_in_time = 8  # each is as long as a dozen of one path
 
-    epochs: int = 12
-    warmup: float = 0.2
-    architecture_lr: float = 0.02
-    single_level: bool = False
-    tuning: float = 0.2
-    lr: float | None = None
-    candidates: int = 6
-
-    def __post_init__(self) -> None:
-        super().__init__(epochs=self.epochs, warmup=self.warmup, lr=self.lr, candidates=self.candidates)
+    def __init__(
+        self,
+        *,
+        epochs: int = 12,
+        warmup: float = 0.2,
+        architecture_lr: float = 0.02,
+        architecture_weight_decay: float = 1e-3,
+        single_level: bool = False,
+        tuning: float = 0.2,
+        candidates: int = 6,
+        **weights: Any,
+    ) -> None:
+        self.architecture_lr, self.architecture_weight_decay = architecture_lr, architecture_weight_decay
+        self.single_level, self.tuning, self.epochs = single_level, tuning, epochs
+        super().__init__(epochs=epochs, warmup=warmup, candidates=candidates, **weights)
 
     def checks(self) -> list[tuple[bool, str, str]]:
         """Whether the options of the architecture are in range."""
         return [
             (self.architecture_lr > 0, "architecture_lr", "must be positive"),
+            (self.architecture_weight_decay >= 0, "architecture_weight_decay", "must not be negative"),
             (0 <= self.tuning < 1, "tuning", "must be in 0..1, below 1"),
             (self.epochs >= 2 or not self.tuning, "epochs", "must be 2 or more, one of them for the tuning"),
         ]
 
     def engine(self, task: SearchTask, epochs: int | None, warmup_epochs: int) -> OneShotStrategy:
         """NNI's DARTS with the defects cured."""
-        return CuredDarts(arc_learning_rate=self.architecture_lr, warmup_epochs=warmup_epochs)
+        return CuredDarts(**self._learning(warmup_epochs))
+
+    def _learning(self, warmup_epochs: int) -> dict[str, Any]:
+        """How NNI's engine learns the architecture."""
+        return {
+            "arc_learning_rate": self.architecture_lr,
+            "arc_weight_decay": self.architecture_weight_decay,
+            "warmup_epochs": warmup_epochs,
+        }
 
     def prepare(self, network: nn.Module) -> None:
         """Fix the scales of normalisation inside the operations."""
@@ -108,15 +121,13 @@ class Darts(OneShot):
         return super().training_steps(steps_per_epoch) - mixed + mixed * _MIXED_STEPS
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
 class GumbelDarts(Darts):
     """DARTS whose mixture is sampled by Gumbel-softmax, nearly one-hot in the end.
-
-    It has the options of :class:`Darts`, and two of its own.
 
     Args:
         temperature: Of the softmax in the beginning: the higher, the more even the mixture.
         final_temperature: In the end.
+        options: Those of :class:`Darts`.
 
     Source: FBNet and SNAS, as in NNI's GumbelDARTS.
 
@@ -130,8 +141,9 @@ class GumbelDarts(Darts):
 
     name = "gumbel-darts"
 
-    temperature: float = 1.0
-    final_temperature: float = 0.33
+    def __init__(self, *, temperature: float = 1.0, final_temperature: float = 0.33, **options: Any) -> None:
+        self.temperature, self.final_temperature = temperature, final_temperature
+        super().__init__(**options)
 
     def checks(self) -> list[tuple[bool, str, str]]:
         """Whether the temperatures are in range."""
@@ -140,11 +152,8 @@ class GumbelDarts(Darts):
 
     def engine(self, task: SearchTask, epochs: int | None, warmup_epochs: int) -> OneShotStrategy:
         """NNI's GumbelDARTS with the defects cured."""
-        return CuredGumbelDarts(
-            temperature=(self.temperature, self.final_temperature),
-            arc_learning_rate=self.architecture_lr,
-            warmup_epochs=warmup_epochs,
-        )
+        temperature = (self.temperature, self.final_temperature)
+        return CuredGumbelDarts(temperature=temperature, **self._learning(warmup_epochs))
 
 
 class Proxyless(Darts):
@@ -168,4 +177,4 @@ class Proxyless(Darts):
 
     def engine(self, task: SearchTask, epochs: int | None, warmup_epochs: int) -> OneShotStrategy:
         """NNI's ProxylessNAS with the defects cured."""
-        return CuredProxyless(arc_learning_rate=self.architecture_lr, warmup_epochs=warmup_epochs)
+        return CuredProxyless(**self._learning(warmup_epochs))

@@ -27,10 +27,11 @@ class Enas(OneShot):
         warmup: Share of the search in which only weights are trained, 0..1.
         rewards: Architectures scored per epoch; a multiple of ``rewards_per_update``.
         rewards_per_update: Architectures per update of the controller.
+        reward_patches: Validation patches on which an architecture is scored; None takes twice the batch.
         controller_lr: Learning rate of the controller (ED-NAS: 0.0035).
         entropy: Weight of the controller's entropy bonus.
-        lr: Highest learning rate of the shared weights; None takes the training's.
         candidates: Samples of the controller to score on the validation images in the end.
+        weights: How the shared weights are trained, see :class:`autoseg.search.shared_weights.SharedWeights`.
 
     Source: ENAS; ED-NAS, sections 2.2 and 3.2, for the controller's learning rate and the reward.
 
@@ -51,14 +52,15 @@ class Enas(OneShot):
         warmup: float = 0.3,
         rewards: int = 16,
         rewards_per_update: int = 8,
+        reward_patches: int | None = None,
         controller_lr: float = 0.0035,
         entropy: float = 0.01,
-        lr: float | None = None,
         candidates: int = 12,
+        **weights: Any,
     ) -> None:
-        self.rewards, self.rewards_per_update = rewards, rewards_per_update
+        self.rewards, self.rewards_per_update, self.reward_patches = rewards, rewards_per_update, reward_patches
         self.controller_lr, self.entropy = controller_lr, entropy
-        super().__init__(epochs=epochs, warmup=warmup, lr=lr, candidates=candidates)
+        super().__init__(epochs=epochs, warmup=warmup, candidates=candidates, **weights)
 
     def checks(self) -> list[tuple[bool, str, str]]:
         """Whether the options of the controller are in range."""
@@ -66,6 +68,7 @@ class Enas(OneShot):
         return [
             (self.rewards >= 1, "rewards", "must be 1 or more"),
             (divides, "rewards_per_update", f"must divide rewards ({self.rewards})"),
+            (self.reward_patches is None or self.reward_patches >= 1, "reward_patches", "must be 1 or more"),
             (self.controller_lr > 0, "controller_lr", "must be positive"),
             (self.entropy >= 0, "entropy", "must not be negative"),
         ]
@@ -82,12 +85,12 @@ class Enas(OneShot):
 
     def learning_batches(self, task: SearchTask, patch: int, train: Any) -> RewardBatches:
         """The patches on which sampled architectures are scored."""
-        return RewardBatches(task, patch, self.rewards)
+        return RewardBatches(task, patch, self.rewards, self.reward_patches)
 
     def training_steps(self, steps_per_epoch: int) -> float:
         """Length of the search in training steps of one path, to predict its time.
 
-        A forward pass counts as a third of a step; rewards are scored on twice the batch.
+        A forward pass counts as a third of a step; rewards are taken as scored on twice the batch.
 
         Args:
             steps_per_epoch: Training batches in an epoch.

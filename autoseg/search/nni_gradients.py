@@ -46,7 +46,10 @@ from autoseg.train.distributed import confirm
 class GradientModule(DartsLightningModule):
     """NNI's DARTS module with the cures listed above; first order, architecture step before weight step.
 
-    The arguments are those of NNI's ``DartsLightningModule``. Batches are ``{"train": ..., "val": ...}``.
+    The arguments are those of NNI's ``DartsLightningModule`` and one more. Batches are ``{"train": ..., "val": ...}``.
+
+    Args:
+        arc_weight_decay: Weight decay of the architecture's Adam.
 
     Attributes:
         rewards: Validation mIoU of the mixture at the end of the epoch, 0..1; the caller empties it.
@@ -55,8 +58,9 @@ class GradientModule(DartsLightningModule):
 
     complete = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, arc_weight_decay: float = 1e-3, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.arc_weight_decay = arc_weight_decay
         self.rewards: list[float] = []
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
@@ -107,6 +111,8 @@ class GradientModule(DartsLightningModule):
             ValueError: The space has nothing to decide.
         """
         optimiser: torch.optim.Optimizer = super().configure_architecture_optimizers()
+        for group in optimiser.param_groups:
+            group["weight_decay"] = self.arc_weight_decay
         optimiser.register_step_pre_hook(_drop_non_finite)
         return optimiser
 
@@ -201,11 +207,22 @@ class ProxylessInput(ProxylessMixedInput):
 
 
 class _Cured(DARTS):
-    """What the three strategies share: our module, and learning rate and warm-up of the architecture."""
+    """What the three strategies share: our module, and how it learns the architecture.
+
+    The arguments are those of NNI's strategy and one more.
+
+    Args:
+        arc_weight_decay: Weight decay of the architecture's Adam.
+    """
+
+    def __init__(self, *, arc_weight_decay: float = 1e-3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.arc_weight_decay = arc_weight_decay
 
     def _arguments(self) -> dict[str, Any]:
         return {
             "arc_learning_rate": self.arc_learning_rate,
+            "arc_weight_decay": self.arc_weight_decay,
             "warmup_epochs": self.warmup_epochs,
             "log_prob_every_n_step": 1 << 30,
         }

@@ -13,7 +13,7 @@ from there. With lengths in epochs the result does not depend on interruptions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from autoseg.search.candidates import Pool, concluded, score_pool
 from autoseg.search.keeper import SearchKeeper
 from autoseg.search.nni_paths import FromPool, PathStrategy
 from autoseg.search.objective import CostMeter
+from autoseg.search.shared_weights import Optimiser, SharedWeights
 from autoseg.search.silent import SilentKeeper, Unwritten
 from autoseg.search.supernet import PathSupernet, use_batch_statistics
 from autoseg.search.task import Candidate, SearchResult, SearchTask
@@ -55,8 +56,13 @@ class OneShot(ABC):
         epochs: Passes over the training patches, tuning included; ignored when the task has a budget in
             seconds.
         warmup: Share of the search in which only weights are trained, 0..1, below 1.
-        lr: Highest learning rate of the shared weights; None takes the training's.
         candidates: Samples to score in the end beside the most probable architecture and the named ones.
+        lr: Highest learning rate of the shared weights; None takes the training's, as for the next five.
+        optimiser: Of the shared weights: ``"adamw"``, ``"adam"`` or ``"sgd"``.
+        momentum: Of SGD.
+        weight_decay: Of the shared weights.
+        clip: Largest gradient norm of the shared weights; 0 turns clipping off.
+        schedule: Of their learning rate, as ``train.schedule`` has it.
 
     Attributes:
         name: Name of the strategy, for messages.
@@ -76,12 +82,27 @@ class OneShot(ABC):
     scoring = 0.1
     steps_in_time = 40
 
-    def __init__(self, *, epochs: int = 12, warmup: float = 0.3, lr: float | None = None, candidates: int = 12) -> None:
-        self.epochs, self.warmup, self.lr, self.candidates = epochs, warmup, lr, candidates
+    def __init__(
+        self,
+        *,
+        epochs: int = 12,
+        warmup: float = 0.3,
+        candidates: int = 12,
+        lr: float | None = None,
+        optimiser: Optimiser | None = None,
+        momentum: float | None = None,
+        weight_decay: float | None = None,
+        clip: float | None = None,
+        schedule: str | Mapping[str, Any] | None = None,
+    ) -> None:
+        self.epochs, self.warmup, self.candidates = epochs, warmup, candidates
+        self.weights = SharedWeights(
+            lr=lr, optimiser=optimiser, momentum=momentum, weight_decay=weight_decay, clip=clip, schedule=schedule
+        )
         checks = [
             (epochs >= 1, "epochs", "must be 1 or more"),
             (0 <= warmup < 1, "warmup", "must be in 0..1, below 1"),
-            (lr is None or lr > 0, "lr", "must be positive"),
+            *self.weights.checks(),
             (candidates >= 0, "candidates", "must not be negative"),
             *self.checks(),
         ]
@@ -133,8 +154,7 @@ class OneShot(ABC):
 
     def optimisation(self, recipe: Recipe) -> Optimisation:
         """How the shared weights are trained."""
-        optimisation = recipe.optimisation()
-        return optimisation if self.lr is None else replace(optimisation, lr=self.lr)
+        return self.weights.applied_to(recipe)
 
     def training_steps(self, steps_per_epoch: int) -> float:
         """Length of the search in training steps of one path, to predict its time.
@@ -270,6 +290,7 @@ class OneShot(ABC):
         divisor = int(getattr(network, "size_divisor", 1))
         most = None if task.seconds is None else self.steps_in_time
         train = train_loader(task.train, task.info, task.normalisation, task.recipe, task.seed, divisor, most)
+        clock.pass_share = train.pass_share
         if pool is None:
             warm = min(round(self.warmup * epochs), epochs - 1) if epochs is not None else 1 << 30
             strategy, warmup = self.engine(task, epochs, warm), self.warmup

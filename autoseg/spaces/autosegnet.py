@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from autoseg.nn.batchnorm import tolerate_single_values
 from autoseg.nn.hdc import FORMS
 from autoseg.nn.ops import ORDERS
+from autoseg.nn.padding import crop_to, pad_to_multiple
 from autoseg.spaces.autosegnet_blocks import Blocks, Pointwise, Width
 from autoseg.spaces.autosegnet_code import Grammar, from_choices, to_choices
 from autoseg.spaces.autosegnet_draw import LABELS, draw_network
@@ -26,7 +27,6 @@ from autoseg.spaces.autosegnet_layers import HdcLayer, NoSkip, SearchedLayer, ce
 from autoseg.spaces.autosegnet_named import named_points
 from autoseg.spaces.autosegnet_shape import Shape, transfer
 from autoseg.spaces.base import CellDrawing
-from autoseg.spaces.parts import check_sides
 
 
 class AutoSegNet(ModelSpace):
@@ -36,7 +36,7 @@ class AutoSegNet(ModelSpace):
         in_channels: Image channels.
         num_classes: Classes, background included.
         input_size: Side of the image in pixels that the depth is meant for (paper: 32 or 64 in the search, 160 and
-            512 in the end). Any image with sides that are multiples of ``size_divisor`` is accepted.
+            512 in the end). Images of any size are accepted.
         min_size: Smallest side of a map (paper: 16).
         ratio: Largest ratio of the image to the smallest map (paper: 32 in the text, 16 in its Figure 6).
         width: Channels C of a cell at full resolution; doubled by each downsampling. The paper does not say; its
@@ -145,12 +145,9 @@ class AutoSegNet(ModelSpace):
         """``(N, in_channels, H, W)`` to logits ``(N, num_classes, H, W)``.
 
         Args:
-            x: Normalised images whose sides are multiples of ``size_divisor`` = ``2**n``.
-
-        Raises:
-            ValueError: H or W is not a multiple of ``size_divisor``.
+            x: Normalised images of any size; they are padded and the logits cropped inside.
         """
-        check_sides(x, self.size_divisor)
+        x, size = pad_to_multiple(x, self.size_divisor)
         before = previous = Blocks(self.stem(x))
         mirrors = []
         for layer in self.down:
@@ -163,7 +160,7 @@ class AutoSegNet(ModelSpace):
             skip = self.skips[str(i)](mirrors[-1 - i].filled(self.widths[-1 - i])) if str(i) in self.skips else None
             before, previous = previous, layer(before, previous, skip)
         logits: Tensor = self.head(previous._replace(tensor=F.relu(previous.tensor)))
-        return logits
+        return crop_to(logits, size)
 
     def size(self) -> int:
         """Number of architectures in the space, exactly (two orders of operations count as two)."""

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from autoseg.nn.batchnorm import tolerate_single_values
 from autoseg.nn.ops import ED_NAS_OPERATIONS, EXTRA_OPERATIONS, ORDERS, pointwise
+from autoseg.nn.padding import crop_to, pad_to_multiple
 from autoseg.nn.pool import pool_with_indices, unpool, upsample_like
 from autoseg.spaces.base import CellDrawing
 from autoseg.spaces.ednas_cells import ChainCell, MultiBranchCell
@@ -36,7 +37,6 @@ from autoseg.spaces.ednas_code import (
 )
 from autoseg.spaces.ednas_draw import LABELS, draw_cells
 from autoseg.spaces.extras import check_extra
-from autoseg.spaces.parts import check_sides
 
 
 class EdNas(ModelSpace):
@@ -155,12 +155,9 @@ class EdNas(ModelSpace):
         """``(N, in_channels, H, W)`` to logits ``(N, num_classes, H, W)``.
 
         Args:
-            x: Normalised images whose sides are multiples of ``size_divisor`` = ``2**layers``.
-
-        Raises:
-            ValueError: H or W is not a multiple of ``2**layers``.
+            x: Normalised images of any size; they are padded and the logits cropped inside.
         """
-        check_sides(x, self.size_divisor)
+        x, image = pad_to_multiple(x, self.size_divisor)
         before = previous = self.stem(x)
         mirrors: list[tuple[Tensor, Tensor]] = []
         for i, cell in enumerate(self.encoder):
@@ -178,7 +175,7 @@ class EdNas(ModelSpace):
                 up = self.fuse[i](torch.cat([up, mirror], 1))
             previous = cell(up, up if before is None else upsample_like(before, size))
             before = up
-        return self.head(previous)
+        return crop_to(self.head(previous), image)
 
     def size(self) -> int:
         """Number of architectures in the space, exactly (two orders of branches count as two)."""

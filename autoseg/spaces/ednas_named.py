@@ -24,8 +24,7 @@ def ed_nas_n3(in_channels: int, num_classes: int, *, layers: int = 4, width: int
         width: Channels at full resolution, doubled at every level up to 512.
 
     Returns:
-        A network from ``(N, in_channels, H, W)`` to ``(N, num_classes, H, W)``; sides must be multiples of
-        ``2**layers``.
+        A network from ``(N, in_channels, H, W)`` to ``(N, num_classes, H, W)``; images of any size.
 
     Example:
         >>> ed_nas_n3(1, 3, width=4).size_divisor
@@ -44,8 +43,7 @@ def ed_nas_n4(in_channels: int, num_classes: int, *, layers: int = 5, width: int
         width: Channels at full resolution, doubled at every level up to 512.
 
     Returns:
-        A network from ``(N, in_channels, H, W)`` to ``(N, num_classes, H, W)``; sides must be multiples of
-        ``2**layers``.
+        A network from ``(N, in_channels, H, W)`` to ``(N, num_classes, H, W)``; images of any size.
 
     Example:
         >>> ed_nas_n4(1, 3, width=4).size_divisor

@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from autoseg.baselines.layers import he_initialise
 from autoseg.nn.batchnorm import tolerate_single_values
 from autoseg.nn.ops import EXTRA_OPERATIONS, search_net_operations
+from autoseg.nn.padding import crop_to, pad_to_multiple
 from autoseg.spaces import searchnet_code
 from autoseg.spaces.base import CellDrawing, Choices
 from autoseg.spaces.extras import check_extra
-from autoseg.spaces.parts import check_sides
 from autoseg.spaces.searchnet_code import from_choices, nodes_and_extra, space_size, values
 from autoseg.spaces.searchnet_draw import LABELS, draw_cells
 from autoseg.spaces.searchnet_named import UNET_OPTIONS, named_points
@@ -132,12 +132,9 @@ class SearchNet(ModelSpace):
         """``(N, in_channels, H, W)`` to logits ``(N, num_classes, H, W)``.
 
         Args:
-            x: Normalised images whose sides are multiples of 8.
-
-        Raises:
-            ValueError: H or W is not a multiple of 8.
+            x: Normalised images of any size; they are padded and the logits cropped inside.
         """
-        check_sides(x, self.size_divisor)
+        x, size = pad_to_multiple(x, self.size_divisor)
         mirrors: list[Tensor] = []
         for i, unit in enumerate(_units(self.encoder)):
             entering = unit.calibrate(F.max_pool2d(x, 2) if i else x)
@@ -147,7 +144,7 @@ class SearchNet(ModelSpace):
         x = self.bottom(self.bottom.calibrate(torch.cat([entering, x], 1) if self.c4c5_skip else x))
         for up, unit in zip(self.up, _units(self.decoder), strict=True):
             x = unit(unit.calibrate(torch.cat([mirrors.pop(), up(x)], 1)))
-        return self.head(x)
+        return crop_to(self.head(x), size)
 
     def size(self) -> int:
         """Number of different networks in the space, exactly (choices also name operations on edges not kept)."""

@@ -14,14 +14,17 @@ import numpy as np
 
 from autoseg import registry
 from autoseg.audit import audit
+from autoseg.cards import complete_cards
 from autoseg.comparison import compare
 from autoseg.conduct import all_done
 from autoseg.config import load_config
+from autoseg.data.facts import data_facts
 from autoseg.data.images import read_image
 from autoseg.durations import parse_duration
+from autoseg.environment import data_hash
 from autoseg.errors import Interrupted, Problem, UserError, raise_if
 from autoseg.experiment import claimed, run
-from autoseg.jobs import train_and_test
+from autoseg.jobs import measure_costs, train_and_test
 from autoseg.nnibridge.services import check_services
 from autoseg.plan import Plan, infer_recipe
 from autoseg.predict.segmenter import find_model, load
@@ -40,7 +43,13 @@ def _say(text: str) -> None:
 
 
 def run_experiment(
-    file: Path, out: Path | None, resume: bool, overrides: list[str], dry_run: bool, began: float
+    file: Path,
+    out: Path | None,
+    resume: bool,
+    preset: str | None,
+    overrides: list[str],
+    dry_run: bool,
+    began: float,
 ) -> None:
     """``autoseg run`` and ``autoseg plan``."""
 
@@ -57,6 +66,7 @@ def run_experiment(
                 file,
                 out=out,
                 resume=resume,
+                preset=preset,
                 overrides=overrides,
                 dry_run=dry_run,
                 progress=progress,
@@ -67,7 +77,8 @@ def run_experiment(
         if dry_run:
             raise
         changes = [word for text in overrides for word in ("--set", text)]
-        again = ["autoseg", "run", str(file), *(["--out", str(out)] if out else []), *changes, "--resume"]
+        chosen = ["--preset", preset] if preset else []
+        again = ["autoseg", "run", str(file), *(["--out", str(out)] if out else []), *chosen, *changes, "--resume"]
         raise Interrupted(f"The state is saved; continue with\n  {shlex.join(again)}") from interruption
     if finished:
         print(comparison_table(finished.comparison))
@@ -76,10 +87,10 @@ def run_experiment(
             _say(f"web page of the trials again: {shlex.join(['autoseg', 'ui', str(finished.folder)])}")
 
 
-def check_target(target: Path, overrides: list[str]) -> None:
+def check_target(target: Path, preset: str | None, overrides: list[str]) -> None:
     """``autoseg check``: raises with all problems, or says what is there."""
     source: Any = {"data": {"path": str(target)}} if target.is_dir() else target
-    config = load_experiment(source, overrides)
+    config = load_experiment(source, overrides, preset)
     raise_if(check_services(config))
     data = load_data(config) if target.is_dir() else prepare(config).data
     for name in ("train", "val", "test"):
@@ -102,13 +113,15 @@ def write_report_again(path: Path) -> Path:
     if folder.plan.exists():
         plan = Plan.from_json(read_json(folder.plan))
         if all_done(folder, plan) or (folder.failures.exists() and folder.comparison.exists()):
-            write_json(folder.comparison, compare(folder, plan.models, plan.seeds))
+            comparison = compare(folder, plan.models, plan.seeds)
+            write_json(folder.comparison, comparison)
+            complete_cards(folder, comparison, plan.data or (data_facts(data, data_hash(data)) if data else None))
     return write_report(path, data)
 
 
-def train_one(file: Path, model: str, out: Path | None, overrides: list[str]) -> dict[str, Any]:
+def train_one(file: Path, model: str, out: Path | None, preset: str | None, overrides: list[str]) -> dict[str, Any]:
     """``autoseg train``: one network, the seed of the experiment."""
-    config = load_experiment(file, [*overrides, "baselines=[]", "repeats=1"])
+    config = load_experiment(file, [*overrides, "baselines=[]", "repeats=1"], preset)
     if model.endswith(".json") or Path(model).is_file():
         options = dict(config.train.space_options)
         spec = ModelSpec(Path(model).stem, "finalist", architecture=Architecture.read(model), options=options)
@@ -118,11 +131,13 @@ def train_one(file: Path, model: str, out: Path | None, overrides: list[str]) ->
     folder = RunFolder(out or Path("runs") / f"{config.name}-{spec.label}")
     with claimed(folder), shown_progress() as progress:
         prepared = prepare(config)
-        recipe, _ = infer_recipe(config, prepared.data)
+        recipe, _ = infer_recipe(config, prepared.data, prepared.loss_options)
         plan = Plan(recipe, None, [spec.label], [config.seed])
         train_and_test(folder, prepared, plan, spec, config.seed, progress)
+        measure_costs(folder, prepared, [spec], config.seed)
+        complete_cards(folder)
     result: dict[str, Any] = read_json(folder.model(spec.label, config.seed) / "test.json")
-    _say(f"model: {folder.model(spec.label, config.seed)}")
+    _say(f"model: {folder.model(spec.label, config.seed)}, described in its card.html")
     return {key: result[key] for key in ("model", "seed", "miou", "dice", "accuracy", "iou_per_class", "params")}
 
 

@@ -6,13 +6,17 @@ import io
 import shutil
 import sys
 import textwrap
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from autoseg.durations import format_duration
+
+if TYPE_CHECKING:
+    from autoseg.compare_runs import ComparedRuns
 
 
 def _render(table: Table) -> str:
@@ -43,19 +47,34 @@ def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     return table
 
 
-def plugin_table(rows: list[dict[str, Any]]) -> str:
+def plugin_table(rows: list[dict[str, Any]], pattern: str | None = None) -> str:
     """Name, kind, description and distribution; below each broken plugin the reason.
+
+    Args:
+        rows: As :func:`autoseg.registry.listing` gives them.
+        pattern: What the names had to match; the members of a family then stand under each other without a
+            description of their own, which would be the same for all.
 
     Example:
         >>> row = {"name": "unet", "kind": "model", "description": "U-Net.", "distribution": "autoseg", "error": None}
         >>> print(plugin_table([row]).splitlines()[2].split())
         ['unet', 'model', 'U-Net.', 'autoseg']
+        >>> plugin_table([], "fpn-x*")
+        "no plugin's name matches 'fpn-x*'"
     """
+    if not rows and pattern is not None:
+        return f"no plugin's name matches '{pattern}'"
     table = _table("name", "kind", "description", "from")
+    said = set[tuple[str, str]]()
     for row in rows:
         text = f"does not load: {row['error']}" if row["error"] else row["description"]
-        table.add_row(row["name"], row["kind"], text, row["distribution"])
-    return _render(table)
+        repeated = pattern is not None and (row["distribution"], text) in said
+        said.add((row["distribution"], text))
+        table.add_row(row["name"], row["kind"], '"' if repeated and text else text, row["distribution"])
+    families = [f"{row['kind']} '{row['name']}'" for row in rows if "*" in row["name"] and not row["error"]]
+    if not families or pattern is not None:
+        return _render(table)
+    return f"{_render(table)}\n\nAll of a family: autoseg list {families[-1]}"
 
 
 def plan_table(plan: dict[str, Any]) -> str:
@@ -93,14 +112,27 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     return f"{_render(table)}\n\n{wrapped(comparison['verdict']['text'])}"
 
 
-def runs_table(runs: dict[str, dict[str, Any]]) -> str:
-    """The models of several runs under each other, and each run's verdict."""
-    table = _table("run", "model", "role", "mIoU %", "95 % interval", right=("mIoU %", "95 % interval"))
-    for run, comparison in runs.items():
-        for name, model in sorted(comparison["models"].items(), key=lambda item: -(item[1]["miou"] or 0)):
-            low, high = model["miou_interval"]
-            table.add_row(run, name, model["role"], _percent(model["miou"]), f"{_percent(low)} to {_percent(high)}")
-    return _render(table) + "".join("\n" + wrapped(f"{run}: {c['verdict']['text']}") for run, c in runs.items())
+def runs_table(compared: ComparedRuns, sentences: Sequence[str]) -> str:
+    """Models over runs, best mean rank first.
+
+    Args:
+        compared: The runs.
+        sentences: What stands below the table, a line each.
+    """
+    several = [run.dataset for run in compared.runs]
+    heads = [
+        f"{run.dataset}\n{run.name}" if several.count(run.dataset) > 1 or run.name != run.dataset else run.dataset
+        for run in compared.runs
+    ]
+    mean = ["mean"] if len(compared.datasets) > 1 else []
+    table = _table("model", "rank", *heads, *mean, right=("rank", *heads, *mean))
+    ranks = dict(zip(compared.ranking.models, compared.ranking.mean_ranks, strict=True))
+    for name in compared.models:
+        cells = [run.models.get(name) for run in compared.runs]
+        shown = [f"{_percent(c.miou)}\n{'–'.join(map(_percent, c.miou_interval))}" if c else "n/a" for c in cells]
+        rank = f"{ranks[name]:.2f}" if name in ranks else "n/a"
+        table.add_row(name, rank, *shown, *([_percent(compared.mean(name))] if mean else []))
+    return "\n".join([_render(table), "", "mIoU in percent, with its 95 % interval.", *map(wrapped, sentences)])
 
 
 def audit_table(found: dict[str, Any]) -> str:

@@ -1,8 +1,7 @@
-"""How far a training is: budgets in epochs or in seconds, and the learning rate over them."""
+"""How far a training is: budgets in epochs or in seconds."""
 
 from __future__ import annotations
 
-import math
 import time
 
 
@@ -18,6 +17,8 @@ class Clock:
     Attributes:
         reserve: Seconds of a budget to keep for what comes after the last step, such as the last
             validation: steps end, and the learning rate has come down, that much earlier.
+        pass_share: Share of a pass over the training patches that an epoch makes; another one than 1 where
+            epochs are cut.
 
     Raises:
         ValueError: Both lengths are given, or none.
@@ -35,6 +36,7 @@ class Clock:
             raise ValueError("give either epochs or seconds")
         self.epochs, self.seconds, self.first_epoch = epochs, seconds, first_epoch
         self.reserve = 0.0
+        self.pass_share = 1.0
         self._before = spent
         self._start = time.monotonic()
 
@@ -65,32 +67,14 @@ class Clock:
         total = self.total if self.seconds is None else self.seconds - self.reserve
         return min(1.0, self.done(epoch, step, steps) / max(total, 1e-9))
 
+    def passes(self, epoch: int, step: int, steps: int) -> float:
+        """Passes over the training patches that are done, after ``step`` of ``steps`` in ``epoch``."""
+        return (epoch - self.first_epoch + step / max(steps, 1)) * self.pass_share
+
     @property
     def over(self) -> bool:
         """Whether a budget in seconds is used up, but for the reserve (one in epochs ends by counting)."""
         return self.seconds is not None and self.spent + self.reserve >= self.seconds
-
-
-def learning_rate(peak: float, fraction: float, warmup: float = 0.05, final: float = 0.02) -> float:
-    """Linear warm-up, then a cosine down to ``final * peak``.
-
-    Args:
-        peak: Highest learning rate.
-        fraction: Share of the training that is done, 0..1.
-        warmup: Share of the training spent on warming up.
-        final: Last learning rate as a share of the peak.
-
-    Returns:
-        The learning rate; the warm-up begins at a tenth of the peak.
-
-    Example:
-        >>> [round(learning_rate(1.0, f), 3) for f in (0.0, 0.05, 0.525, 1.0)]
-        [0.1, 1.0, 0.51, 0.02]
-    """
-    if fraction < warmup:
-        return peak * max(0.1, fraction / warmup)
-    position = (fraction - warmup) / (1 - warmup)
-    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * position)))
 
 
 class Stopwatch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,14 @@ class ModelFile:
         info: Classes, colours, channels, pixel size.
         normalisation: Mean and standard deviation of the raw training images.
         training: How it was trained: recipe, seed, best epoch, seconds.
+        card: What others should know of it, see :mod:`autoseg.card`; empty when it has not been tested.
     """
 
     spec: ModelSpec
     info: DatasetInfo
     normalisation: Normalisation
     training: dict[str, Any]
+    card: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path, network: nn.Module) -> None:
         """Write both files, the weights first: where there is a description, the weights are there too.
@@ -55,16 +57,14 @@ class ModelFile:
         tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in network.state_dict().items()}
         # One entry of metadata: the order of several is random, and equal weights should be equal files.
         write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
-        write_json(
-            folder / DESCRIPTION,
-            {
-                "autoseg": __version__,
-                "build": self.spec.to_json(),
-                "info": asdict(self.info),
-                "normalisation": self.normalisation.to_json(),
-                "training": self.training,
-            },
-        )
+        described = {
+            "autoseg": __version__,
+            "build": self.spec.to_json(),
+            "info": asdict(self.info),
+            "normalisation": self.normalisation.to_json(),
+            "training": self.training,
+        }
+        write_json(folder / DESCRIPTION, described | ({"card": self.card} if self.card else {}))
 
     @classmethod
     def load(cls, folder: Path) -> tuple[ModelFile, nn.Module]:
@@ -86,6 +86,7 @@ class ModelFile:
                 ),
                 Normalisation.from_json(value["normalisation"]),
                 value["training"],
+                dict(value.get("card") or {}),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -59,7 +60,7 @@ class ModelSpec:
             "role": self.role,
             "model": self.model,
             "architecture": self.architecture.to_json() if self.architecture else None,
-            "options": self.options,
+            "options": {key: str(value) if isinstance(value, Path) else value for key, value in self.options.items()},
         }
 
     @classmethod

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 
 from autoseg.errors import Problem, UserError
 from autoseg.train import metrics
-from autoseg.train.clock import Clock, learning_rate
+from autoseg.train.clock import Clock
 from autoseg.train.compute import Compute
 from autoseg.train.distributed import forward
+from autoseg.train.schedules import Cosine, Schedule
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Optimisation:
         patience: Steps in a row that are left out as not finite before giving up.
         optimiser: ``"adamw"``, ``"adam"`` or ``"sgd"`` (with Nesterov momentum).
         momentum: Of SGD.
-        schedule: Learning rate for (highest learning rate, share of the training that is done, 0..1).
+        schedule: The learning rate at any moment, see :mod:`autoseg.train.schedules`.
 
     Raises:
         ValueError: The optimiser is unknown.
@@ -49,7 +49,7 @@ class Optimisation:
     patience: int = 20
     optimiser: str = "adamw"
     momentum: float = 0.9
-    schedule: Callable[[float, float], float] = learning_rate
+    schedule: Schedule = field(default_factory=Cosine)
 
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
@@ -108,9 +108,10 @@ class SegmentationModule(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch, after setting the learning rate for this moment."""
         trainer = self.trainer
-        fraction = self.clock.fraction(trainer.current_epoch, batch_idx, int(trainer.num_training_batches))
+        moment = (trainer.current_epoch, batch_idx, int(trainer.num_training_batches))
+        done, passes = self.clock.fraction(*moment), self.clock.passes(*moment)
         for group in trainer.optimizers[0].param_groups:
-            group["lr"] = self.optimisation.schedule(self.optimisation.lr, fraction)
+            group["lr"] = self.optimisation.schedule(self.optimisation.lr, done, passes)
         x, target = batch
         self._before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         logits = forward(self.compute, self, x.to(memory_format=torch.channels_last))

@@ -9,6 +9,7 @@ from torch import nn
 
 from autoseg import registry
 from autoseg.train.module import Optimisation
+from autoseg.train.schedules import make_schedule
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,17 @@ class Recipe:
         seconds: Length in seconds, validation included.
         batch: Patches per step.
         patch: Side of the square training patches, pixels.
-        lr: Highest learning rate of AdamW.
-        weight_decay: Of AdamW.
+        lr: Highest learning rate.
+        weight_decay: Weight decay (decoupled for AdamW).
         clip: Largest gradient norm, 0 for none.
         loss: Name of a registered loss.
         loss_options: Its options.
         augment: Options of :class:`autoseg.data.augment.Augment`, or False for none.
         validate_every: Epochs between validations; None spreads about 20 over the training.
+        optimiser: ``"adamw"``, ``"adam"`` or ``"sgd"`` (with Nesterov momentum).
+        momentum: Of SGD.
+        schedule: Name of a schedule of the learning rate, see :mod:`autoseg.train.schedules`.
+        schedule_options: Its options.
 
     Example:
         >>> Recipe(epochs=40).validation_interval()
@@ -44,10 +49,21 @@ class Recipe:
     loss_options: dict[str, Any] = field(default_factory=dict)
     augment: dict[str, Any] | bool = True
     validate_every: int | None = None
+    optimiser: str = "adamw"
+    momentum: float = 0.9
+    schedule: str = "cosine"
+    schedule_options: dict[str, Any] = field(default_factory=dict)
 
     def optimisation(self) -> Optimisation:
         """The optimiser's part."""
-        return Optimisation(self.lr, self.weight_decay, self.clip)
+        return Optimisation(
+            self.lr,
+            self.weight_decay,
+            self.clip,
+            optimiser=self.optimiser,
+            momentum=self.momentum,
+            schedule=make_schedule(self.schedule, self.schedule_options),
+        )
 
     def build_loss(self) -> nn.Module:
         """The loss module."""

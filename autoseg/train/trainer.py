@@ -131,6 +131,7 @@ def train_network(
     divisor = int(getattr(network, "size_divisor", 1))
     most = None if recipe.seconds is None else _STEPS_IN_TIME
     loader = train_loader(train, info, normalisation, recipe, seed, divisor, most)
+    clock.pass_share = loader.pass_share
     module = SegmentationModule(recipe.build_loss(), info.num_classes, recipe.optimisation(), clock, compute)
     module.set_model(network.to(compute.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 

@@ -9,14 +9,13 @@ import torch
 
 import autoseg
 from autoseg.baselines.build import build
+from autoseg.baselines.fitting import FittedNetwork
 from autoseg.baselines.segnet import SegNet
-from autoseg.baselines.smp import SmpNetwork
 from autoseg.baselines.unet import UNet
 from autoseg.errors import UserError
 from autoseg.search.architecture import Architecture
 from autoseg.spaces.ednas_code import ED_NAS_N3, to_choices
-
-from .model_tests import parameters
+from autoseg.testing.models import parameters
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def test_builds_registered_models_with_options(name: str, kind: type) -> None:
 
 def test_builds_deeplab_with_the_options_of_the_library() -> None:
     network = build("deeplabv3", in_channels=1, num_classes=2, decoder_channels=8, encoder_output_stride=16)
-    assert type(network) is SmpNetwork
+    assert type(network) is FittedNetwork
     assert network.size_divisor == 16
     assert network.network.decoder.conv.out_channels == 8
 

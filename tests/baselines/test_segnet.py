@@ -10,16 +10,15 @@ from torch import Tensor, nn
 from autoseg.baselines import segnet
 from autoseg.baselines.segnet import SegNet
 from autoseg.errors import UserError
+from autoseg.testing.models import ModelContract, parameters
 
-from .model_tests import ModelTests, parameters
 
-
-class TestSegNet(ModelTests):
+class TestSegNet(ModelContract):
     model = SegNet
     options: ClassVar = {"width": 4}
 
 
-class TestShallowSegNet(ModelTests):
+class TestShallowSegNet(ModelContract):
     model = SegNet
     options: ClassVar = {"width": 8, "depth": 2}
 
@@ -35,6 +34,15 @@ def test_parameters_follow_the_layer_list() -> None:
     # the convolutions of VGG16 have 14,714,688 weights and biases; the encoder has two numbers per channel, not one
     assert parameters(network.encoder) == 14_714_688 + sum(encoder[1:])
     assert parameters(network) == expected == 29_436_226
+
+
+def test_parameters_with_the_biases_of_the_published_network() -> None:
+    with torch.device("meta"):
+        network = SegNet(3, 12)
+    biases = sum(m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d) and m.bias is None)
+    assert parameters(network) == 29_441_996
+    assert biases == 4_224 + 3_712
+    assert round((parameters(network) + biases) / 1e6, 2) == 29.45
 
 
 def test_has_thirteen_convolutions_on_each_side() -> None:

@@ -8,34 +8,33 @@ from torch import nn
 
 from autoseg.baselines.unet import UNet
 from autoseg.errors import UserError
+from autoseg.testing.models import ModelContract, parameters
 
-from .model_tests import ModelTests, parameters
 
-
-class TestUNet(ModelTests):
+class TestUNet(ModelContract):
     model = UNet
     options: ClassVar = {"width": 4}
 
 
-class TestPlainUNet(ModelTests):
+class TestPlainUNet(ModelContract):
     model = UNet
     options: ClassVar = {"width": 8, "depth": 3, "batch_norm": False}
 
 
-def test_plain_unet_has_the_published_number_of_parameters() -> None:
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_the_published_number_of_parameters(batch_norm: bool) -> None:
     with torch.device("meta"):
-        assert parameters(UNet(3, 2, batch_norm=False)) == 31_031_810
+        assert parameters(UNet(3, 2, batch_norm=batch_norm)) == 31_031_810
 
 
-def test_batch_norm_adds_two_and_removes_one_number_per_channel() -> None:
-    # 18 convolutions 3x3: twice each of 64, 128, 256, 512 on both sides, twice 1024 at the bottom.
-    channels = 4 * (64 + 128 + 256 + 512) + 2 * 1024
+def test_the_shift_of_the_normalisation_takes_the_place_of_the_bias() -> None:
     with torch.device("meta"):
         network = UNet(3, 2)
-    assert parameters(network) == 31_031_810 + 2 * channels - channels
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
-    assert len(convolutions) == 18
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(convolutions) == len(norms) == 18
     assert all(m.bias is None for m in convolutions)
+    assert all([name for name, _ in m.named_parameters()] == ["bias"] for m in norms)
 
 
 def test_parameters_of_a_small_one_by_hand() -> None:

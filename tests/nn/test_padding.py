@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autoseg.nn.padding import crop_to, pad_to_multiple
+from autoseg.nn.padding import _source_pixels, crop_to, pad_to_multiple
 
 
 def test_reflects_at_the_bottom_and_on_the_right() -> None:
@@ -48,3 +48,12 @@ def test_channels_last_stays() -> None:
     x = torch.randn(2, 3, 37, 53).to(memory_format=torch.channels_last)
     padded, _ = pad_to_multiple(x, 16)
     assert padded.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 3, 8, 32])
+def test_a_recorded_graph_takes_the_same_pixels(divisor: int) -> None:
+    for length in range(1, 40):
+        x = torch.arange(float(length)).view(1, 1, 1, length).expand(1, 1, divisor, length)
+        expected, _ = pad_to_multiple(x, divisor)
+        pixels = _source_pixels(length, divisor, x.device)
+        assert pixels.tolist() == expected[0, 0, 0].int().tolist(), length

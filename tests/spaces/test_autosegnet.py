@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from autoseg.nn.hdc import hdc
 from autoseg.nn.ops import separable
+from autoseg.nn.padding import pad_to_multiple
 from autoseg.search.architecture import Architecture
 from autoseg.search.supernet import select, use_batch_statistics
 from autoseg.spaces.autosegnet import AutoSegNet
@@ -84,10 +85,12 @@ def test_output_shape_and_sizes_of_the_maps(encoding: str, size: int) -> None:
     assert size / 2**n >= 16
     for i in range(n):
         assert seen[f"down.{i}"] == seen[f"up.{n - 1 - i}"] == (size // 2**i,) * 2
-    height, width = 2 ** (n + 1), 3 * 2**n  # any multiple of 2**n is accepted
+    height, width = 2 ** (n + 1), 3 * 2**n  # any multiple of 2**n needs no padding
     assert net(torch.randn(1, 2, height, width)).shape == (1, 3, height, width)
-    with pytest.raises(ValueError, match=rf"multiples of {2**n}, got {height}x{width + 1}; pad to {height}x"):
-        net(torch.randn(1, 2, height, width + 1))
+    x = torch.randn(1, 2, height, width + 1)  # and other images are padded
+    net.eval()
+    with torch.no_grad():
+        assert torch.equal(net(x), net(pad_to_multiple(x, 2**n)[0])[..., : width + 1])
 
 
 def test_number_of_layers() -> None:

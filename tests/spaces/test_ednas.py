@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from autoseg.errors import UserError
 from autoseg.nn.ops import ED_NAS_OPERATIONS
+from autoseg.nn.padding import pad_to_multiple
 from autoseg.search.architecture import Architecture
 from autoseg.spaces import ednas
 from autoseg.spaces.base import decisions, plain
@@ -105,14 +106,13 @@ def test_channels_double_up_to_the_limit() -> None:
     assert net.head.in_channels == 4
 
 
-@pytest.mark.parametrize(
-    ("layers", "height", "width", "pad"), [(3, 20, 16, "24x16"), (3, 16, 9, "16x16"), (5, 33, 65, "64x96")]
-)
-def test_sides_that_do_not_fit(layers: int, height: int, width: int, pad: str) -> None:
-    net = build(to_choices(ED_NAS_N3), blocks=3, layers=layers, width=2)
-    message = f"multiples of {2**layers}, got {height}x{width}; pad to {pad}$"
-    with pytest.raises(ValueError, match=message):
-        net(torch.zeros(1, 1, height, width))
+@pytest.mark.parametrize(("layers", "height", "width"), [(3, 20, 16), (3, 16, 9), (5, 33, 65)])
+def test_images_of_other_sizes_are_padded(layers: int, height: int, width: int) -> None:
+    net = build(to_choices(ED_NAS_N3), blocks=3, layers=layers, width=2).eval()
+    x = torch.randn(1, 1, height, width)
+    padded, size = pad_to_multiple(x, 2**layers)
+    with torch.no_grad():
+        assert torch.equal(net(x), net(padded)[..., : size[0], : size[1]])
 
 
 @pytest.mark.parametrize("layers", [1, 3])

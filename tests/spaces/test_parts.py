@@ -4,7 +4,6 @@ import random
 from typing import Any
 
 import pytest
-import torch
 from nni.mutable.exception import SampleValidationError
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.space import model_context
@@ -15,7 +14,7 @@ from autoseg.search.architecture import Architecture
 from autoseg.spaces.autosegnet import AutoSegNet
 from autoseg.spaces.base import decisions, plain
 from autoseg.spaces.ednas import EdNas
-from autoseg.spaces.parts import check_sides, operation_choice
+from autoseg.spaces.parts import operation_choice
 from autoseg.spaces.searchnet import SearchNet
 
 
@@ -77,21 +76,3 @@ def test_only_chosen_operations_are_made_in_every_space(space: Any, monkeypatch:
     kept = sum(isinstance(module, nn.Conv2d) for module in network.modules())
     assert kept > 10
     assert len(made) - kept <= (2 if space is AutoSegNet else 0)  # its two long skips are made, then dropped
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "divisor", "message"),
-    [
-        (20, 16, 8, "multiples of 8, got 20x16; pad to 24x16$"),
-        (16, 9, 4, "multiples of 4, got 16x9; pad to 16x12$"),
-        (1, 1, 32, "multiples of 32, got 1x1; pad to 32x32$"),
-    ],
-)
-def test_sides_that_do_not_fit(height: int, width: int, divisor: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        check_sides(torch.empty(1, 3, height, width), divisor)
-
-
-def test_sides_that_fit() -> None:
-    check_sides(torch.empty(1, 3, 24, 8), 8)
-    check_sides(torch.empty(1, 3, 5, 7), 1)

@@ -1,14 +1,11 @@
-"""The clock of a training and its learning rate."""
+"""The clock of a training."""
 
 from __future__ import annotations
-
-import itertools
-import math
 
 import pytest
 
 from autoseg.train import clock as module
-from autoseg.train.clock import Clock, Stopwatch, learning_rate
+from autoseg.train.clock import Clock, Stopwatch
 
 
 @pytest.fixture
@@ -74,23 +71,6 @@ def test_no_time_at_all_is_over_at_once(now: list[float]) -> None:
     assert clock.over and clock.fraction(0, 0, 1) == 1.0
 
 
-def test_the_learning_rate_warms_up_and_comes_down() -> None:
-    assert learning_rate(2.0, 0.0) == pytest.approx(0.2)
-    assert learning_rate(2.0, 0.025) == pytest.approx(1.0)
-    assert learning_rate(2.0, 0.05) == 2.0
-    assert learning_rate(2.0, 0.05 + 0.95 / 3) == pytest.approx(2.0 * (0.02 + 0.98 * 0.75))  # cos(60 degrees) = 1/2
-    assert learning_rate(2.0, 1.0) == pytest.approx(0.04)
-    rates = [learning_rate(1.0, i / 1000) for i in range(1001)]
-    assert rates[:51] == sorted(rates[:51]) and rates[50:] == sorted(rates[50:], reverse=True)
-    assert max(abs(b - a) for a, b in itertools.pairwise(rates[50:])) < math.pi / 1000
-
-
-def test_other_warm_up_and_end() -> None:
-    assert learning_rate(1.0, 0.0, warmup=0.0) == 1.0
-    assert learning_rate(1.0, 0.5, warmup=0.0, final=0.0) == pytest.approx(0.5)
-    assert learning_rate(1.0, 0.25, warmup=0.5) == 0.5
-
-
 def test_a_training_that_goes_on_from_another_one(now: list[float]) -> None:
     """Epochs are numbered on; the share that is done begins at nothing."""
     clock = Clock(epochs=4, first_epoch=10)
@@ -99,6 +79,16 @@ def test_a_training_that_goes_on_from_another_one(now: list[float]) -> None:
     timed = Clock(seconds=50, first_epoch=10)
     now[0] += 20
     assert timed.fraction(10, 0, 8) == 0.4
+
+
+def test_passes_over_the_training_patches(now: list[float]) -> None:
+    """They are counted whatever the length is in; epochs that are cut are parts of a pass."""
+    clock = Clock(epochs=4, first_epoch=10)
+    assert (clock.passes(10, 0, 8), clock.passes(12, 4, 8)) == (0.0, 2.5)
+    timed = Clock(seconds=50)
+    timed.pass_share = 0.25
+    now[0] += 20
+    assert timed.passes(6, 2, 4) == 1.625
 
 
 def test_stopwatch(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:

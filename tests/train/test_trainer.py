@@ -404,7 +404,7 @@ def test_gradients_are_clipped(tmp_path: Path, norms: list[float]) -> None:
     free, norms[:] = list(norms), []
     train(network(), tmp_path / "b", replace(RECIPE, epochs=1, clip=0.05))
     assert len(free) == len(norms) == STEPS
-    assert min(free) > 0.1 and free[0] > 2 * free[-1]
+    assert min(free) > 2 * 0.05 and len(set(free)) == STEPS
     assert norms == pytest.approx([0.05] * STEPS, rel=1e-4)
 
 

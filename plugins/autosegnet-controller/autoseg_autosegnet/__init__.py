@@ -2,8 +2,7 @@
 
 :mod:`~autoseg_autosegnet.controller` is the recurrent network that proposes architectures and learns from
 their rewards, :mod:`~autoseg_autosegnet.order` puts the decisions of a space into the order in which it
-takes them, :mod:`~autoseg_autosegnet.schedule` is the learning rate of the shared weights, and
-:mod:`~autoseg_autosegnet.strategy` makes a search out of them.
+takes them, and :mod:`~autoseg_autosegnet.strategy` makes a search out of them.
 """
 
 __version__ = "0.1.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
@@ -14,22 +15,29 @@ from autoseg.search.task import SearchTask
 from autoseg.spaces.base import decisions
 from autoseg.train.module import Optimisation
 from autoseg.train.recipe import Recipe
+from autoseg.train.schedules import CosineRestarts
 from autoseg_autosegnet.options import ControllerOptions
-from autoseg_autosegnet.schedule import EPOCHS, learning_rate
+
+EPOCHS = 200
+"""Length of the paper's search in epochs."""
+RATE = CosineRestarts(period=10, growth=2, decay=0.98, decay_from=50)
+"""The paper's learning rate; it does not give the periods of its restarts."""
 
 
-def paper_schedule(peak: float, fraction: float) -> float:
+def paper_schedule(peak: float, done: float, passes: float) -> float:
     """The paper's learning rate when a share of a search of any length is done.
 
     Args:
         peak: Highest learning rate.
-        fraction: Share done, 0..1.
+        done: Share done, 0..1.
+        passes: Passes over the training patches; not looked at, as every search gets the whole schedule.
 
     Example:
-        >>> paper_schedule(0.5, 0.0), paper_schedule(0.5, 0.025)
+        >>> paper_schedule(0.5, 0.0, 0.0), paper_schedule(0.5, 0.025, 3.0)
         (0.5, 0.25)
     """
-    return learning_rate(fraction * EPOCHS, peak=peak)
+    del passes
+    return RATE(peak, done, done * EPOCHS)
 
 
 class ControllerOneShot(OneShot):
@@ -61,7 +69,8 @@ class ControllerOneShot(OneShot):
         self, controller: ControllerOptions, *, rewards: int, epochs: int, warmup: float, lr: float, candidates: int
     ) -> None:
         self.controller, self.rewards = controller, rewards
-        super().__init__(epochs=epochs, warmup=warmup, lr=lr, candidates=candidates)
+        weights: dict[str, Any] = {"optimiser": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "clip": 0.5}
+        super().__init__(epochs=epochs, warmup=warmup, candidates=candidates, lr=lr, **weights)
 
     def checks(self) -> list[tuple[bool, str, str]]:
         """Whether the options of the controller are in range."""
@@ -80,9 +89,8 @@ class ControllerOneShot(OneShot):
         return RewardBatches(task, patch, self.rewards)
 
     def optimisation(self, recipe: Recipe) -> Optimisation:
-        """SGD as in the paper."""
-        assert self.lr is not None
-        return Optimisation(self.lr, weight_decay=1e-4, clip=0.5, optimiser="sgd", schedule=paper_schedule)
+        """SGD as in the paper, with its schedule."""
+        return replace(super().optimisation(recipe), schedule=paper_schedule)
 
     def training_steps(self, steps_per_epoch: int) -> float:
         """Length of the search in training steps of one path, to predict its time.

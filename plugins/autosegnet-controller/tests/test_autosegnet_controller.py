@@ -301,7 +301,6 @@ def test_it_needs_no_other_library() -> None:
         "import sys\n"
         "for name in ('tianshou', 'gym', 'gymnasium', 'nni', 'numba'): sys.modules[name] = None\n"
         "from autoseg_autosegnet.controller import Controller\n"
-        "from autoseg_autosegnet import schedule\n"
         "c = Controller({'op': ['a', 'b']}, hidden=4)\n"
         "c.update([(c.draw(), 0.5)])\n"
         "print(sorted(m for m in sys.modules if m.split('.')[0] in ('tianshou', 'gym') and sys.modules[m]))"
