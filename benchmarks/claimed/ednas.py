@@ -11,14 +11,14 @@ import itertools
 import statistics
 from typing import Any
 
-from claimed.lab import Lab, Protocol, World
-from claimed.verdicts import Claim, Criterion, Figures
 from scipy import stats
 
 from autoseg import registry
 from autoseg.search.control import uniform_draws
 from autoseg.spaces.base import decisions
 from autoseg.spaces.ednas_code import ED_NAS_N4, to_choices
+from claimed.lab import Lab, Protocol, World
+from claimed.verdicts import Claim, Criterion, Figures
 
 DRAWS = 3
 _BASELINES: dict[str, dict[str, Any]] = {
@@ -83,10 +83,12 @@ def _named(lab: Lab, **kwargs: Any) -> dict[str, Any]:
 
 
 def _depths(lab: Lab, seed: int) -> Figures:
-    world = World("synthetic-ceramic", lab.size({"count": 50, "size": 128}, {"count": 629, "size": 256}))
+    world = World("synthetic-ceramic", lab.size({"count": 32, "size": 128}, {"count": 629, "size": 256}))
     depths = range(2, 7)
     mious = [
-        lab.train(world, _named(lab, layers=depth), protocol(lab, patch=lab.size(128, 256), epochs=lab.size(20, 150)), seed)["miou"]
+        lab.train(
+            world, _named(lab, layers=depth), protocol(lab, patch=lab.size(128, 256), epochs=lab.size(16, 150)), seed
+        )["miou"]
         for depth in depths
     ]
     best = max(mious[1:-1])

@@ -6,14 +6,14 @@ import itertools
 import statistics
 from typing import Any
 
-from claimed.ednas import ceramic, systems
-from claimed.lab import Lab, Protocol, World
-from claimed.verdicts import Claim, Criterion, Figures
 from scipy import stats
 
 from autoseg import registry
 from autoseg.search.control import uniform_draws
 from autoseg.spaces.base import decisions
+from claimed.ednas import ceramic, systems
+from claimed.lab import Lab, Protocol, World
+from claimed.verdicts import Claim, Criterion, Figures
 
 DRAWS = 3
 
@@ -26,7 +26,7 @@ def flaws(lab: Lab) -> World:
 def _protocol(lab: Lab, **changes: Any) -> Protocol:
     """Dice loss with squares, as the paper's."""
     patch = lab.size(64, 160)
-    return Protocol(**{"epochs": lab.size(30, 200), "batch": 4, "patch": patch, "loss": "dice-squared", **changes})
+    return Protocol(**{"epochs": lab.size(20, 200), "batch": 4, "patch": patch, "loss": "dice-squared", **changes})
 
 
 def _space(lab: Lab) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def _space(lab: Lab) -> dict[str, Any]:
 
 def _found(lab: Lab, seed: int) -> dict[str, Any]:
     """The architecture that DARTS finds on micrographs."""
-    options = {"epochs": lab.size(8, 100)}
+    options = {"epochs": lab.size(5, 100)}
     search = lab.search(ceramic(lab), ("searchnet", _space(lab)), ("darts", options), _protocol(lab), seed)
     return dict(search["architecture"])
 

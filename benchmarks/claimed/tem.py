@@ -6,25 +6,27 @@ import math
 from typing import Any
 
 import numpy as np
-from claimed.lab import Lab, Protocol, World, load
-from claimed.verdicts import Claim, Criterion, Figures
 from scipy import stats
 from skimage.measure import label, regionprops
 
 from autoseg.baselines.build import build
+from claimed.lab import Lab, Protocol, World, load
+from claimed.verdicts import Claim, Criterion, Figures
 
 LOSSES = ("ce", "weighted-ce", "iou", "dice")
 
 
 def particles(lab: Lab) -> World:
     """TEM images, about a tenth of whose pixels are nanoparticle (the paper: 128 images of 256 pixels)."""
-    return World("synthetic-tem", lab.size({"count": 80, "size": 128}, {"count": 128, "size": 256}))
+    return World("synthetic-tem", lab.size({"count": 60, "size": 96}, {"count": 128, "size": 256}))
 
 
 def _train(lab: Lab, seed: int, loss: str, network: str = "ds-unet") -> dict[str, Any]:
     world = particles(lab)
     options = {"beta": _background(world)} if loss == "weighted-ce" else {}
-    protocol = Protocol(epochs=lab.size(24, 100), patch=lab.size(128, 256), loss=loss, loss_options=options)
+    protocol = Protocol(
+        epochs=lab.size(20, 100), batch=lab.size(4, 8), patch=lab.size(96, 256), loss=loss, loss_options=options
+    )
     return lab.train(world, network, protocol, seed, {"width": lab.size(16, 64)})
 
 
