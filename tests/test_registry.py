@@ -68,7 +68,7 @@ def problem(call: Callable[[], object]) -> str:
 def test_own_plugins_come_from_setup_cfg() -> None:
     own = {(p.kind, p.name): p for p in plugins() if p.distribution == "autoseg"}
     assert own["space", "ednas"].value == "autoseg.spaces.ednas:EdNas"
-    assert {("dataset", "folder"), ("loss", "*+*"), ("model", "fpn-*"), ("model", "unet"), ("strategy", "enas")} <= own.keys()
+    assert {("dataset", "folder"), ("loss", "*+*"), ("model", "fpn-*"), ("strategy", "enas")} <= own.keys()
 
 
 def test_plugins_are_sorted_and_carry_their_provenance(site: Path) -> None:

@@ -69,7 +69,8 @@ def read_description(path: Path) -> Description:
 
     Args:
         path: The file. Known keys: ``name``; ``classes``, a list of names or of ``{index, name, color}``;
-            ``ignore_index``; ``pixel_size``, such as ``0.12nm`` (or a number, with the unit in ``pixel_unit``); ``licence``.
+            ``ignore_index``; ``pixel_size``, such as ``0.12nm`` (or a number, with the unit in ``pixel_unit``);
+            ``licence``.
 
     Raises:
         UserError: The file is no YAML, or known keys hold wrong values (all reported together).

@@ -118,8 +118,8 @@ CLAIMS = (
         "AutoSegNet, Table 1",
         "An architecture found on 64-pixel crops is as good when built and trained for large images.",
         "IoU .9051 trained on 64, .9047 on 512 pixels",
-        "Found on 64-pixel crops of membranes; trained on 64 pixels and on whole images of 128 (equal steps and pixels), "
-        "both scored on whole images",
+        "Found on 64-pixel crops of membranes; trained on 64 pixels and on whole images of 128, equal steps and "
+        "pixels, both scored on whole images",
         _sizes,
         (Criterion("gain of size", least=-0.01),),
     ),
