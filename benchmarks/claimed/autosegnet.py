@@ -15,16 +15,14 @@ from claimed.verdicts import Claim, Criterion, Figures
 PUBLISHED = 41_930_000
 
 
-def membranes(lab: Lab) -> World:
+def membranes(lab: Lab, seed: int) -> World:
     """Sections of tissue (the paper: 30 of 512 pixels)."""
-    return World(
-        "synthetic-membranes",
-        lab.size({"count": 24, "size": 128, "sections": 2}, {"count": 30, "size": 512, "sections": 5}),
-    )
+    size = lab.size({"count": 40, "size": 128, "sections": 2}, {"count": 30, "size": 512, "sections": 5})
+    return World("synthetic-membranes", {**size, "seed": seed})
 
 
 def _protocol(lab: Lab, patch: int, **changes: Any) -> Protocol:
-    return Protocol(**{"epochs": lab.size(30, 300), "patch": patch, "batch": 4, **changes})
+    return Protocol(**{"epochs": lab.size(20, 300), "patch": patch, "batch": 4, **changes})
 
 
 def _space(lab: Lab, **changes: Any) -> tuple[str, dict[str, Any]]:
@@ -35,21 +33,21 @@ def _found(lab: Lab, seed: int, world: World | None = None, **changes: Any) -> d
     """What the controller finds on 64-pixel crops."""
     options = lab.size({"epochs": 8, "lr": 0.05, "controller_lr": 0.005}, {"epochs": 200})
     protocol = _protocol(lab, 64, batch=8)
-    return lab.search(world or membranes(lab), _space(lab, **changes), ("autosegnet", options), protocol, seed)
+    return lab.search(world or membranes(lab, seed), _space(lab, **changes), ("autosegnet", options), protocol, seed)
 
 
 def _sizes(lab: Lab, seed: int) -> Figures:
     found = dict(_found(lab, seed)["architecture"])
     large = lab.size(128, 512)
     crops = _protocol(lab, 64, batch=4 * (large // 64) ** 2)  # as many steps of as many pixels
-    small_train = lab.train(membranes(lab), found, crops, seed)["miou"]
-    large_train = lab.train(membranes(lab), found, _protocol(lab, large), seed, {"input_size": large})["miou"]
+    small_train = lab.train(membranes(lab, seed), found, crops, seed)["miou"]
+    large_train = lab.train(membranes(lab, seed), found, _protocol(lab, large), seed, {"input_size": large})["miou"]
     return {"trained on 64": small_train, f"trained on {large}": large_train, "gain of size": large_train - small_train}
 
 
 def _more_data(lab: Lab, seed: int) -> Figures:
     figures = {}
-    for name, world in (("flaws", flaws(lab)), ("membranes", membranes(lab))):
+    for name, world in (("flaws", flaws(lab, seed)), ("membranes", membranes(lab, seed))):
         half = World(world.dataset, world.options, 0.5)
         protocol = _protocol(lab, lab.size(96, 160))
         parts = [
@@ -63,7 +61,7 @@ def _more_data(lab: Lab, seed: int) -> Figures:
 
 def _order(lab: Lab, seed: int) -> Figures:
     figures = {}
-    for name, world in (("flaws", flaws(lab)), ("membranes", membranes(lab))):
+    for name, world in (("flaws", flaws(lab, seed)), ("membranes", membranes(lab, seed))):
         protocol = _protocol(lab, lab.size(96, 160))
         found = dict(_found(lab, seed, world)["architecture"])
         side = {"input_size": lab.size(96, 160)}
@@ -79,7 +77,7 @@ def _without_hdc(lab: Lab, seed: int) -> Figures:
     protocol = _protocol(lab, lab.size(96, 160))
     mious = [
         lab.train(
-            membranes(lab),
+            membranes(lab, seed),
             dict(_found(lab, seed, use_hdc=use)["architecture"]),
             protocol,
             seed,
@@ -130,7 +128,7 @@ CLAIMS = (
         "industrial .96 to .9956 (2205 to 4414 crops), medical .90 to .9132 (657 to 1314)",
         "U-Net on half and on all training images, equal steps",
         _more_data,
-        (Criterion("flaws, gain", least=0.0), Criterion("membranes, gain", least=0.0)),
+        (Criterion("flaws, gain", above=0.0), Criterion("membranes, gain", above=0.0)),
     ),
     Claim(
         "A3",
@@ -140,7 +138,7 @@ CLAIMS = (
         "Found on each set, trained beside a U-Net of the same width and PSPNet with ResNet-18, equal epochs",
         _order,
         tuple(
-            Criterion(f"{name}, {pair}", least=0.0)
+            Criterion(f"{name}, {pair}", above=0.0)
             for name in ("flaws", "membranes")
             for pair in ("autosegnet - unet", "unet - pspnet")
         ),
@@ -152,7 +150,7 @@ CLAIMS = (
         "no figure",
         "Found and trained on membranes, with and without it among the operations",
         _without_hdc,
-        (Criterion("gain of HDC", least=0.0),),
+        (Criterion("gain of HDC", above=0.0),),
     ),
     Claim(
         "A5",
@@ -162,13 +160,15 @@ CLAIMS = (
         "Minutes of the search of A1; the bound is the paper's 3.5 hours",
         _hours,
         (Criterion("minutes of search", most=210.0),),
+        large=True,
     ),
     Claim(
         "A6",
         "AutoSegNet, section on the results",
         "The network for 512 pixels has 41.93 million parameters.",
         "41.93 M",
-        "Random networks with four downsamplings and 64 channels: the published number lies among theirs",
+        "Random networks with four downsamplings and 64 channels: the published number lies between the "
+        "smallest and the largest of four; which network it was is not known",
         _parameters,
         (Criterion("smallest / published", most=1.0), Criterion("largest / published", least=1.0)),
     ),

@@ -1,7 +1,8 @@
 """Where claims are measured: data, trainings and searches, each done once and kept on disk.
 
-A measurement is named by all that decides it; asked for again, by another claim or after an interruption, its
-result is read. Two processes that want the same one do it once: the second waits.
+A measurement is named by data, network, protocol, seed and scale; asked for again, by another claim or after an
+interruption, its result is read. Two processes that want the same one do it once: the second waits. What is not in the
+name is the code: after a change of it, results belong into another folder.
 """
 
 from __future__ import annotations
@@ -73,10 +74,13 @@ class Lab:
         folder: Where results are kept.
         device: ``"cpu"`` or ``"cuda"``.
         large: Whether to work at the size of a graphics card.
+
+    Attributes:
+        notes: What searches said about themselves, such as that they have not converged.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", large: bool = False) -> None:
-        self.folder, self.large = folder, large
+        self.folder, self.large, self.notes = folder, large, list[str]()
         self.compute = Compute.resolve(device, "auto" if device != "cpu" else "32")
 
     def size(self, small: Any, large: Any) -> Any:
@@ -97,7 +101,7 @@ class Lab:
 
         Returns:
             ``miou``, ``dice`` (of the last class, the foreground where there are two), ``accuracy``, ``loss`` on the
-            test split, ``val_miou``, ``params``, ``seconds``, and ``masks``, the file of the predicted test masks.
+            test split, ``val_miou``, ``params``, ``cpu_seconds``, and ``masks``, the file of the predicted test masks.
         """
         given = dict(options or {})
         key = {"world": asdict(world), "network": network, "protocol": asdict(protocol), "seed": seed, "options": given}
@@ -130,7 +134,9 @@ class Lab:
             "protocol": asdict(protocol),
             "seed": seed,
         }
-        return self._once("searches", key, lambda file: self._search(world, space, strategy, protocol, seed))
+        found = self._once("searches", key, lambda file: self._search(world, space, strategy, protocol, seed))
+        self.notes += [note for note in found["notes"] if note not in self.notes]
+        return found
 
     def _train(
         self, world: World, network: Network, protocol: Protocol, seed: int, options: dict[str, Any], file: Path
@@ -139,6 +145,7 @@ class Lab:
         recipe = protocol.recipe()
         seed_everything(seed, 0)
         net = build(network, data.info.channels, data.info.num_classes, **options)
+        cpu = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
             trained = train_network(
                 net,
@@ -152,6 +159,7 @@ class Lab:
                 state_file=Path(folder) / "state.safetensors",
                 save_every=1e9,
             )
+        cpu = time.process_time() - cpu
         loss = recipe.build_loss().to(self.compute.device)
         test = evaluate(net, data.test, data.info, normalisation, self.compute, loss=loss, keep_predictions=True)
         masks = file.with_suffix(".npz")
@@ -164,7 +172,7 @@ class Lab:
             "loss": test.loss,
             "val_miou": trained.best_miou,
             "params": sum(parameter.numel() for parameter in net.parameters()),
-            "seconds": trained.seconds,
+            "cpu_seconds": cpu,
             "masks": masks.name,
         }
 

@@ -18,9 +18,10 @@ from claimed.verdicts import Claim, Criterion, Figures
 DRAWS = 3
 
 
-def flaws(lab: Lab) -> World:
+def flaws(lab: Lab, seed: int) -> World:
     """Surfaces with flaws: the set to which an architecture is carried over."""
-    return World("synthetic-flaws", lab.size({"count": 100, "size": 64}, {"count": 117, "size": 160}))
+    size = lab.size({"count": 100, "size": 64}, {"count": 117, "size": 160})
+    return World("synthetic-flaws", {**size, "seed": seed})
 
 
 def _protocol(lab: Lab, **changes: Any) -> Protocol:
@@ -36,7 +37,7 @@ def _space(lab: Lab) -> dict[str, Any]:
 def _found(lab: Lab, seed: int) -> dict[str, Any]:
     """The architecture that DARTS finds on micrographs."""
     options = {"epochs": lab.size(5, 100)}
-    search = lab.search(ceramic(lab), ("searchnet", _space(lab)), ("darts", options), _protocol(lab), seed)
+    search = lab.search(ceramic(lab, seed), ("searchnet", _space(lab)), ("darts", options), _protocol(lab), seed)
     return dict(search["architecture"])
 
 
@@ -46,19 +47,19 @@ def _unet(lab: Lab) -> dict[str, Any]:
 
 
 def _gain(lab: Lab, seed: int) -> Figures:
-    world = ceramic(lab)
+    world = ceramic(lab, seed)
     searched = lab.train(world, _found(lab, seed), _protocol(lab), seed)
     unet = lab.train(world, "unet", _protocol(lab), seed, _unet(lab))
     return {
         "searched": searched["miou"],
         "unet": unet["miou"],
         "gain": searched["miou"] - unet["miou"],
-        "training time, searched / unet": searched["seconds"] / unet["seconds"],
+        "CPU seconds of training, searched / unet": searched["cpu_seconds"] / unet["cpu_seconds"],
     }
 
 
 def _transfer(lab: Lab, seed: int) -> Figures:
-    world = flaws(lab)
+    world = flaws(lab, seed)
     carried = lab.train(world, _found(lab, seed), _protocol(lab), seed)["miou"]
     unet = lab.train(world, "unet", _protocol(lab), seed, _unet(lab))["miou"]
     return {"searched elsewhere": carried, "unet": unet, "gain": carried - unet}
@@ -80,9 +81,9 @@ def _mbconv(lab: Lab, seed: int) -> Figures:
             label: value.replace("mb", "conv") if isinstance(value, str) else value for label, value in choices.items()
         }
         both = [
-            lab.train(ceramic(lab), {"space": "searchnet", "kwargs": kwargs, "choices": point}, _protocol(lab), seed)[
-                "miou"
-            ]
+            lab.train(
+                ceramic(lab, seed), {"space": "searchnet", "kwargs": kwargs, "choices": point}, _protocol(lab), seed
+            )["miou"]
             for point in (choices, plain)
         ]
         gains.append(both[0] - both[1])
@@ -97,7 +98,7 @@ CLAIMS = (
         "95.3 against 81.2 % (Pet), 66.7 against 46.2 % mIoU (CamVid)",
         "DARTS on ceramic micrographs, retrained beside a U-Net of the same widths, same loss and epochs",
         _gain,
-        (Criterion("gain", least=0.0),),
+        (Criterion("gain", above=0.0),),
     ),
     Claim(
         "S2",
@@ -106,7 +107,7 @@ CLAIMS = (
         "found on Pet, 66.7 against 46.2 % on CamVid",
         "That of S1 trained on surfaces with flaws",
         _transfer,
-        (Criterion("gain", least=0.0),),
+        (Criterion("gain", above=0.0),),
     ),
     Claim(
         "S3",
@@ -124,6 +125,6 @@ CLAIMS = (
         "no figure",
         f"{DRAWS} random architectures, and the same with plain convolutions in place of MBConv",
         _mbconv,
-        (Criterion("gain of MBConv", least=0.0),),
+        (Criterion("gain of MBConv", above=0.0),),
     ),
 )

@@ -13,19 +13,21 @@ from autoseg.baselines.build import build
 from claimed.lab import Lab, Protocol, World, load
 from claimed.verdicts import Claim, Criterion, Figures
 
+SMALLEST = 0.5  # nm; what is smaller is taken for noise
 LOSSES = ("ce", "weighted-ce", "iou", "dice")
 
 
-def particles(lab: Lab) -> World:
+def particles(lab: Lab, seed: int) -> World:
     """TEM images, about a tenth of whose pixels are nanoparticle (the paper: 128 images of 256 pixels)."""
-    return World("synthetic-tem", lab.size({"count": 60, "size": 96}, {"count": 128, "size": 256}))
+    size = lab.size({"count": 120, "size": 96}, {"count": 128, "size": 256})
+    return World("synthetic-tem", {**size, "seed": seed})
 
 
 def _train(lab: Lab, seed: int, loss: str, network: str = "ds-unet") -> dict[str, Any]:
-    world = particles(lab)
+    world = particles(lab, seed)
     options = {"beta": _background(world)} if loss == "weighted-ce" else {}
     protocol = Protocol(
-        epochs=lab.size(20, 100), batch=lab.size(4, 8), patch=lab.size(96, 256), loss=loss, loss_options=options
+        epochs=lab.size(10, 100), batch=lab.size(4, 8), patch=lab.size(96, 256), loss=loss, loss_options=options
     )
     return lab.train(world, network, protocol, seed, {"width": lab.size(16, 64)})
 
@@ -87,13 +89,17 @@ def diameters(mask: np.ndarray, pixel: float) -> list[float]:
 
 
 def _diameters(lab: Lab, seed: int) -> Figures:
-    world = particles(lab)
+    world = particles(lab, seed)
     data, _ = load(world)
     pixel = float(data.info.pixel_size or math.nan)
     masks = lab.masks(_train(lab, seed, "dice"))
-    truth = [d for _, mask in data.test for d in diameters(mask, pixel)]
-    found = [d for name in data.test.names for d in diameters(masks[name], pixel) if d >= 0.5]
+    truth = [d for _, mask in data.test for d in diameters(mask, pixel) if d >= SMALLEST]
+    found = [d for name in data.test.names for d in diameters(masks[name], pixel) if d >= SMALLEST]
+    if not truth or not found:
+        raise RuntimeError("no whole particle in the test images")
     return {
+        "particles in the masks": len(truth),
+        "particles predicted": len(found),
         "mean of the masks, nm": float(np.mean(truth)),
         "mean predicted, nm": float(np.mean(found)),
         "|error of the mean|, nm": abs(float(np.mean(found)) - float(np.mean(truth))),
@@ -111,9 +117,9 @@ CLAIMS = (
         "ds-unet with each of the four losses; Dice of the foreground on the test images",
         _losses,
         (
-            Criterion("Dice, iou - ce", least=0.0),
-            Criterion("Dice, dice - ce", least=0.0),
-            Criterion("Dice, weighted-ce - ce", least=0.0),
+            Criterion("Dice, iou - ce", above=0.0),
+            Criterion("Dice, dice - ce", above=0.0),
+            Criterion("Dice, weighted-ce - ce", above=0.0),
         ),
     ),
     Claim(
@@ -130,7 +136,8 @@ CLAIMS = (
         "DS-U-Net (TEM), Table 1",
         "The accuracy hardly tells the losses apart, Dice does.",
         "accuracy .9718 to .9765, Dice .8394 to .8692",
-        "The same trainings: the accuracies lie within 1 point and within half the range of Dice",
+        "The same trainings: the accuracies lie within 1 point and within half the range of Dice. With a tenth of the "
+        "pixels foreground this follows almost by arithmetic",
         _losses,
         (Criterion("range of accuracy", most=0.01), Criterion("range of accuracy / range of Dice", most=0.5)),
     ),
@@ -139,7 +146,8 @@ CLAIMS = (
         "DS-U-Net (TEM), section on the network",
         "The separable network has 17 % of U-Net's parameters and loses little.",
         "5,982,210 against 34,894,178 parameters",
-        "Dice of ds-unet and unet of equal width; parameters at full width",
+        "Dice of ds-unet and unet of equal width; parameters at full width against our U-Net of 31.03 million; "
+        "the paper counts 34.89 million",
         _separable,
         (
             Criterion("Dice, ds-unet - unet", least=-0.02),

@@ -18,7 +18,8 @@ from scipy import stats
 if TYPE_CHECKING:
     from claimed.lab import Lab
 
-REPRODUCED, NOT, OPEN = "reproduced", "not reproduced", "inconclusive"
+REPRODUCED, PARTLY, NOT = "reproduced", "partly reproduced", "not reproduced"
+OPEN, TOO_SMALL = "inconclusive", "cannot be tested at this size"
 CONFIDENCE = 0.9
 Figures = Mapping[str, float]
 
@@ -29,44 +30,50 @@ class Criterion:
 
     Attributes:
         figure: Its name.
-        least: The least it may be, or None.
-        most: The most it may be, or None.
+        above: What it must be above, as 0 for a gain; equal is not enough.
+        least: The least it may be, as a small loss that is tolerated.
+        most: The most it may be.
         exact: Whether it does not depend on seeds, as a number of parameters.
     """
 
     figure: str
+    above: float | None = None
     least: float | None = None
     most: float | None = None
     exact: bool = False
-
-    def margin(self, value: float) -> float:
-        """How far a value is within the bound; negative outside."""
-        ends = [value - self.least] if self.least is not None else []
-        ends += [self.most - value] if self.most is not None else []
-        return min(ends)
 
     def verdict(self, values: Sequence[float]) -> str:
         """From the values of all seeds.
 
         Example:
-            >>> Criterion("gain", least=0.0).verdict([0.02, 0.03, 0.02])
-            'reproduced'
-            >>> Criterion("gain", least=0.0).verdict([0.02, -0.03, 0.02])
-            'inconclusive'
+            >>> gain = Criterion("gain", above=0.0)
+            >>> [gain.verdict(x) for x in ([0.02, 0.03, 0.02], [0.02, -0.03, 0.02], [0.0, 0.0, 0.0])]
+            ['reproduced', 'inconclusive', 'not reproduced']
         """
-        margins = [self.margin(value) for value in values]
-        mean = statistics.fmean(margins)
-        if self.exact:
-            return REPRODUCED if mean >= 0 else NOT
-        if len(margins) < 2:
+        if not all(math.isfinite(value) for value in values) or len(values) < 2:
             return OPEN
-        half = stats.t.ppf(CONFIDENCE, len(margins) - 1) * statistics.stdev(margins) / math.sqrt(len(margins))
-        return REPRODUCED if mean - half >= 0 else NOT if mean + half < 0 else OPEN
+        mean, half = statistics.fmean(values), 0.0
+        if not self.exact:
+            half = stats.t.ppf(CONFIDENCE, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+        if self._holds(mean - half) and self._holds(mean + half):
+            return REPRODUCED
+        outside = (
+            (self.above is not None and mean + half <= self.above)
+            or (self.least is not None and mean + half < self.least)
+            or (self.most is not None and mean - half > self.most)
+        )
+        return NOT if outside else OPEN
+
+    def _holds(self, value: float) -> bool:
+        return (
+            (self.above is None or value > self.above)
+            and (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+        )
 
     def __str__(self) -> str:
-        ends = [f"{self.figure} >= {self.least:g}"] if self.least is not None else []
-        ends += [f"{self.figure} <= {self.most:g}"] if self.most is not None else []
-        return " and ".join(ends)
+        bounds = (("above", self.above), ("at least", self.least), ("at most", self.most))
+        return f"{self.figure} " + " and ".join(f"{word} {value:g}" for word, value in bounds if value is not None)
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class Claim:
         test: What is trained and compared here.
         measure: Gives the figures of one seed.
         criteria: All of them must hold.
+        large: Whether it is about the size itself, so that a small run gives figures and no verdict.
     """
 
     name: str
@@ -90,11 +98,25 @@ class Claim:
     test: str
     measure: Callable[[Lab, int], Figures]
     criteria: tuple[Criterion, ...]
+    large: bool = False
 
-    def verdict(self, figures: Sequence[Figures]) -> str:
-        """From the figures of all seeds."""
-        found = [criterion.verdict([row[criterion.figure] for row in figures]) for criterion in self.criteria]
-        return NOT if NOT in found else OPEN if OPEN in found else REPRODUCED
+    def verdicts(self, figures: Sequence[Figures]) -> dict[str, str]:
+        """The verdict of every criterion, by its words, from the figures of all seeds."""
+        return {str(c): c.verdict([row[c.figure] for row in figures]) for c in self.criteria}
+
+    def verdict(self, figures: Sequence[Figures], *, large: bool = False) -> str:
+        """That of the claim.
+
+        Args:
+            figures: Of all seeds.
+            large: Whether they were measured at the size of the paper.
+        """
+        if self.large and not large:
+            return TOO_SMALL
+        found = set(self.verdicts(figures).values())
+        if len(found) == 1:
+            return found.pop()
+        return PARTLY if REPRODUCED in found else NOT if NOT in found else OPEN
 
 
 def summary(figures: Sequence[Figures]) -> dict[str, tuple[float, float]]:
