@@ -51,7 +51,7 @@ class Bare:
             self.lost.append(reason)
             self._news.notify_all()
 
-    def wait(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
+    def wait(self, condition: Callable[[], object], seconds: float = 120.0) -> None:
         """Wait until news make something so."""
         with self._news:
             assert self._news.wait_for(condition, seconds), (self.metrics, self.ends, self.lost)

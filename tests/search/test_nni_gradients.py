@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from toy import PlantedWide
 from trial_tools import toy_spaces
+from virtual_time import VirtualTime
 
 from autoseg.search.nni_gradients import CuredDarts, CuredGumbelDarts, CuredProxyless, freeze_affine
 from autoseg.train.clock import Clock
@@ -201,16 +201,16 @@ class Temperatures(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.seen += [m.tau for m in pl_module.modules() if isinstance(m, GumbelSoftmax)][:1] if batch_idx == 0 else []
         trainer.should_stop = trainer.should_stop or pl_module.training_module.clock.over
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize(
     "make",
     [CURED["gumbel-darts"], shipped(lambda: GumbelDARTS(temperature={"init": 1.0, "min": 0.2}))],
 )
-def test_temperature_falls_under_a_budget_in_seconds(make: Any, tmp_path: Path) -> None:
+def test_temperature_falls_under_a_budget_in_seconds(make: Any, tmp_path: Path, virtual_time: VirtualTime) -> None:
     noted = Temperatures()
-    search(make(), tmp_path, callbacks=[noted], clock=Clock(seconds=1.2))
+    with virtual_time.passes(PlantedWide, step=0.01, image=0.0):
+        search(make(), tmp_path, callbacks=[noted], clock=Clock(seconds=1.2))
     assert noted.seen == sorted(noted.seen, reverse=True)
     assert noted.seen[0] > 0.6 and noted.seen[-1] < 0.5
 
