@@ -6,19 +6,17 @@ After M. Mitchell et al., Model Cards for Model Reporting, FAT* 2019. The facts 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PureWindowsPath
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from autoseg.card_folders import without_folders
 from autoseg.card_limits import limits
+from autoseg.card_weights import licence_of
 from autoseg.train.score_intervals import score_intervals
 
 _PACKAGES = ("torch", "pytorch-lightning", "nni", "segmentation-models-pytorch", "timm")
-_WEIGHTS = ("weights", "encoder_weights", "pretrained")
-_PATH = re.compile(r"(?<![\w.:/~])(?:~|[A-Za-z]:)?(?:[\\/][^\s\\/:,;'\"()]+)+[\\/]?")
 _SCORES = ("miou", "dice", "accuracy", "iou_per_class", "dice_per_class")
 
 
@@ -122,10 +120,14 @@ def compared(card: Mapping[str, Any], comparison: Mapping[str, Any], cost: Mappi
     told = [str(note) for note in verdict.get("notes") or []] if finalist else []
     seeds = len(entry["seeds"])
     found = limits(card["data"], card["protocol"], card["test"]["images"], seeds, card["test"]["iou_per_class"])
+    test = card["test"]
+    if seeds == 1:  # one number has one interval, that of the comparison
+        test = {**test, "intervals": {**test["intervals"], "miou": entry["miou_interval"]}}
     result: dict[str, Any] = without_folders(
         {
             **card,
             "model": model,
+            "test": test,
             "comparison": {
                 "seeds": seeds,
                 "miou": entry["miou"],
@@ -138,45 +140,3 @@ def compared(card: Mapping[str, Any], comparison: Mapping[str, Any], cost: Mappi
         }
     )
     return result
-
-
-def licence_of(build: Mapping[str, Any]) -> str:
-    """Whose the weights are, in words.
-
-    Args:
-        build: The ``build`` of model.json.
-
-    Example:
-        >>> licence_of({"options": {"weights": "/data/resnet18.safetensors"}})[:60]
-        'The encoder began from the pretrained weights resnet18.safet'
-    """
-    for key in _WEIGHTS:
-        given = (build.get("options") or {}).get(key)
-        if given:
-            named = without_folders(given) if isinstance(given, str) else "of the library"
-            return (
-                f"The encoder began from the pretrained weights {named}. Their licence holds for these weights "
-                "too: look it up where they come from before you pass this model on or sell what it does."
-            )
-    return (
-        "Trained from scratch, from no other weights: they are yours, and autoseg claims no right to them. The licence "
-        "of the training images may say more."
-    )
-
-
-def without_folders(value: Any) -> Any:
-    """The same plain values with every absolute path cut down to its last part.
-
-    Example:
-        >>> without_folders({"weights": "/home/me/w.pth", "note": "1/2 of /data/a, C:/x/y.png"})
-        {'weights': 'w.pth', 'note': '1/2 of a, y.png'}
-    """
-    if isinstance(value, Mapping):
-        return {key: without_folders(item) for key, item in value.items()}
-    if isinstance(value, str):
-        if value.startswith("/") and "\n" not in value:
-            return Path(value).name or value
-        return _PATH.sub(lambda found: PureWindowsPath(found.group()).name or found.group(), value)
-    if isinstance(value, Sequence):
-        return [without_folders(item) for item in value]
-    return value

@@ -166,13 +166,14 @@ def test(
         Path, typer.Argument(metavar="RUN|MODEL", help="A run folder or a trained model.", show_default=False)
     ],
     data: Annotated[Path, typer.Option("--data", help="An experiment file whose test split is scored.")],
+    preset: Preset = None,
     settings: Set = None,
     device: Device = None,
 ) -> None:
     """Score a trained model on the test split of a data set."""
     from autoseg.terminal.commands import test_model
 
-    typer.echo(json.dumps(test_model(model, data, _overrides(settings, None, None), device), indent=2))
+    typer.echo(json.dumps(test_model(model, data, preset, _overrides(settings, None, None), device), indent=2))
 
 
 @app.command()

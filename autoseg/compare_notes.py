@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autoseg.card_folders import without_folders
+from autoseg.card_weights import unequal_start
 from autoseg.compare_read import FinishedRun
 from autoseg.durations import format_duration
 
@@ -31,7 +33,7 @@ def protocol(run: FinishedRun) -> dict[str, Any]:
 
     Returns:
         Plain values: the budget, every entry of the training recipe, number of seeds, space and strategy with their
-        options, device, versions, and the hash of the data.
+        options, device, versions, and the hash of the data. No folder of a machine.
     """
     recipe = run.plan.get("recipe")
     machine = run.environment.get("machine")
@@ -52,7 +54,8 @@ def protocol(run: FinishedRun) -> dict[str, Any]:
     found["torch"] = packages.get("torch")
     found[_NAMES["autoseg"]] = run.environment.get("autoseg")
     found["data"] = run.data_hash[:12]
-    return found
+    cleaned: dict[str, Any] = without_folders(found)
+    return cleaned
 
 
 def differences(runs: Sequence[FinishedRun], leave_out: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -83,8 +86,8 @@ def warnings(runs: Sequence[FinishedRun]) -> list[str]:
         runs: Finished runs.
 
     Returns:
-        Nothing when all runs have one protocol, each data set was the same wherever it has one name, and each name
-        stands for one network.
+        Nothing when all runs have one protocol, each data set was the same wherever it has one name, no run is the
+        copy of another, each name stands for one network, and all of these began from scratch.
     """
     found = []
     by_dataset: dict[str, list[FinishedRun]] = {}
@@ -103,7 +106,10 @@ def warnings(runs: Sequence[FinishedRun]) -> list[str]:
             found.append(
                 f"Not independent: {' and '.join(names)} are the same images and masks, and count as several data sets."
             )
+    for members in by_dataset.values():
+        found += _copies(members)
     found += _other_networks(runs)
+    found += _unequal_starts(runs)
     across = differences([members[0] for members in by_dataset.values()], leave_out=("data",))
     if len(by_dataset) > 1 and across:
         found.append(
@@ -119,13 +125,53 @@ def _all_equal(key: str, values: Sequence[Any]) -> bool:
     return all(value == values[0] for value in values)
 
 
+def _copies(runs: Sequence[FinishedRun]) -> list[str]:
+    """Runs on one data set that have the same seeds and scores, and so say one thing twice."""
+    alike: list[list[FinishedRun]] = []
+    for run in runs:
+        group = next((group for group in alike if _same_scores(group[0], run)), None)
+        if group is None:
+            alike.append([run])
+        else:
+            group.append(run)
+    return [
+        f"Not independent: {' and '.join(run.name for run in group)} have the same seeds and scores on "
+        f"{group[0].dataset}, as copies have. They count as {len(group)} runs, and are no repetition."
+        for group in alike
+        if len(group) > 1
+    ]
+
+
+def _same_scores(one: FinishedRun, other: FinishedRun) -> bool:
+    """Whether all networks that both have scored agree, seed by seed."""
+    common = [name for name in one.models if name in other.models and one.models[name].miou is not None]
+    return bool(common) and all(_scored(one, name) == _scored(other, name) for name in common)
+
+
+def _scored(run: FinishedRun, model: str) -> list[tuple[Any, ...]]:
+    seeds = run.models[model].seeds
+    return sorted((tuple(seed.get(key) for key in ("seed", "miou", "dice", "accuracy")) for seed in seeds), key=str)
+
+
+def _unequal_starts(runs: Sequence[FinishedRun]) -> list[str]:
+    """Runs in which some networks began from pretrained weights."""
+    told: dict[str, list[str]] = {}
+    for run in runs:
+        if sentence := unequal_start(run.weights):
+            told.setdefault(sentence, []).append(run.name)
+    return [
+        sentence if len(names) == len(runs) else f"{sentence.removesuffix('.')} (in {' and '.join(names)})."
+        for sentence, names in told.items()
+    ]
+
+
 def _other_networks(runs: Sequence[FinishedRun]) -> list[str]:
     """Names that stand for different hand-designed networks in different runs."""
     known: dict[str, dict[str, str]] = {}
     for run in runs:
-        for entry in run.config.get("baselines") or []:
-            if isinstance(entry, dict) and entry.get("as") in run.models:
-                options = json.dumps(entry.get("options") or {}, sort_keys=True)
+        for entry in run.baselines:
+            if entry.get("as") in run.models:
+                options = json.dumps(without_folders(entry.get("options") or {}), sort_keys=True)
                 known.setdefault(str(entry["as"]), {})[run.name] = f"{entry.get('name')} {options}"
     return [
         f"Not comparable: {label} is not the same network in all runs ({_by_value(values)})."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autoseg import __version__
+from autoseg.card_weights import pretrained_weights
 from autoseg.errors import Problem, UserError, raise_if
 from autoseg.runfolder import RunFolder, read_json
 
@@ -19,7 +21,7 @@ from autoseg.runfolder import RunFolder, read_json
 class ModelScore(BaseModel):
     """A model as comparison.json describes it; fractions 0..1, None for what is not known."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     role: str
     params: int | None = None
@@ -65,6 +67,18 @@ class FinishedRun:
     config: Mapping[str, Any]
     plan: Mapping[str, Any]
     environment: Mapping[str, Any]
+
+    @property
+    def baselines(self) -> list[dict[str, Any]]:
+        """The entries of ``baselines`` in config.yaml."""
+        listed = self.config.get("baselines")
+        return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+
+    @property
+    def weights(self) -> dict[str, str | None]:
+        """For each model the pretrained weights from which it began; None for one trained from scratch."""
+        listed = {str(entry.get("as")): entry for entry in self.baselines}
+        return {model: pretrained_weights(listed.get(model, {})) for model in self.models}
 
 
 def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
@@ -176,7 +190,20 @@ def _object(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         problems.append(Problem("is damaged: it holds no object", str(path), fix))
         return None
+    infinite = next(_not_finite(value), None)
+    if infinite is not None:
+        problems.append(Problem(f"{infinite} is not a finite number, so it cannot be compared", str(path), fix))
+        return None
     return value
+
+
+def _not_finite(value: Any, key: str = "") -> Iterator[str]:
+    """The keys of numbers that are infinite or no number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield key
+    if isinstance(value, (dict, list)):
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _not_finite(item, f"{key}.{name}" if key else str(name))
 
 
 def _version_problems(folder: RunFolder, environment: Mapping[str, Any]) -> list[Problem]:

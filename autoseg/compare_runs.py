@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg import __version__
+from autoseg.card_weights import unequal_start
 from autoseg.compare_notes import protocol, warnings
 from autoseg.compare_read import FinishedRun, ModelScore, read_runs
 from autoseg.ranks import Ranking, rank
@@ -29,7 +30,7 @@ class ComparedRuns:
         datasets: Names of the data sets, in the order of the runs.
         models: Names of all models, best mean rank first; those without a rank last.
         ranking: Over the models that have a score on every data set.
-        left_out: Each other model, with the data sets on which it has no score.
+        left_out: Each other model, with the data sets on which it has no score in some run.
         warnings: What does not compare.
         notes: What else must be known to read the ranks.
     """
@@ -49,6 +50,10 @@ class ComparedRuns:
     def role(self, model: str) -> str:
         """What a model is in the first run that has it."""
         return next(run.models[model].role for run in self.runs if model in run.models)
+
+    def weights(self, model: str) -> str:
+        """The pretrained weights from which a model began in any of the runs; empty for one trained from scratch."""
+        return ", ".join(dict.fromkeys(name for run in self.runs if (name := run.weights.get(model))))
 
     def score(self, model: str, dataset: str) -> float | None:
         """Mean mIoU (0..1) over the runs on a data set; None unless all of them have one."""
@@ -82,6 +87,7 @@ class ComparedRuns:
             "models": {
                 model: {
                     "role": self.role(model),
+                    "weights": self.weights(model) or None,
                     "miou": self.mean(model),
                     "mean_rank": dict(zip(self.ranking.models, self.ranking.mean_ranks, strict=True)).get(model),
                     "runs": {run.name: _plain(run.models.get(model)) for run in self.runs},
@@ -166,10 +172,7 @@ def _notes(
 ) -> list[str]:
     """What else must be known."""
     notes = [ranking.why_not] if ranking.why_not else []
-    notes += [
-        f"{model} has no score on {' and '.join(missing)}: it is shown as n/a and left out of the ranks."
-        for model, missing in left_out.items()
-    ]
+    notes += [_missing(runs, model, missing) for model, missing in left_out.items()]
     several = [dataset for dataset in datasets if sum(run.dataset == dataset for run in runs) > 1]
     if several:
         notes.append(f"Several runs on {' and '.join(several)}: their mean counts in the ranks, as one data set.")
@@ -186,5 +189,16 @@ def _notes(
     told: dict[str, list[str]] = {}
     for run in runs:
         for note in run.verdict.get("notes") or []:
-            told.setdefault(str(note), []).append(run.name)
+            if note != unequal_start(run.weights):  # a warning says it
+                told.setdefault(str(note), []).append(run.name)
     return notes + [f"{', '.join(names)}: {note}" for note, names in told.items()]
+
+
+def _missing(runs: Sequence[FinishedRun], model: str, datasets: Sequence[str]) -> str:
+    """Why a model has no rank; in some of several runs on a data set it may well have a score."""
+    somewhere = {run.dataset for run in runs if (cell := run.models.get(model)) and cell.miou is not None}
+    nowhere = [dataset for dataset in datasets if dataset not in somewhere]
+    partly = [dataset for dataset in datasets if dataset in somewhere]
+    said = [f"has no score on {' and '.join(nowhere)}"] if nowhere else []
+    said += [f"is not in all runs on {' and '.join(partly)}"] if partly else []
+    return f"{model} {' and '.join(said)}: it is shown as n/a there and left out of the ranks."

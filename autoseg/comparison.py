@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from autoseg.card_weights import pretrained_weights, unequal_start
 from autoseg.runfolder import RunFolder, read_json
 from autoseg.train.verdict import ModelResult, interval, verdict
 
@@ -23,7 +24,8 @@ def compare(folder: RunFolder, labels: list[str], seeds: list[int]) -> dict[str,
     Returns:
         The content of comparison.json: fractions 0..1, None for what is not known. Times and latencies are
         measurements; everything else is a function of configuration, data and seeds. What the search noted in
-        architecture.json, such as that it has not converged or that one of several failed, is said in the verdict.
+        architecture.json, such as that it has not converged or that one of several failed, is said in the verdict,
+        and so is that some networks did not begin from scratch.
 
     Raises:
         UserError: A test.json is missing or damaged, or architecture.json is damaged.
@@ -55,7 +57,17 @@ def compare(folder: RunFolder, labels: list[str], seeds: list[int]) -> dict[str,
     notes = _search_notes(folder) + [
         f"Left out because its training failed: {label}." for label in sorted(failed - set(labels))
     ]
+    unequal = unequal_start({label: _weights(folder, label, seeds[0]) for label in models})
+    notes += [unequal] if unequal else []
     return {"models": models, "verdict": verdict(results, notes=notes).to_json()}
+
+
+def _weights(folder: RunFolder, label: str, seed: int) -> str | None:
+    """Name of the pretrained weights from which a network began; None for none."""
+    description = folder.model(label, seed) / "model.json"
+    found = read_json(description) if description.exists() else {}
+    build = found.get("build") if isinstance(found, dict) else None
+    return pretrained_weights(build) if isinstance(build, dict) else None
 
 
 def _search_notes(folder: RunFolder) -> list[str]:

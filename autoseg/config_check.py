@@ -18,6 +18,8 @@ from autoseg.config_yaml import Document, Key
 from autoseg.durations import format_duration, parse_duration
 from autoseg.errors import Problem, UserError, did_you_mean
 
+IGNORED = 255
+"""What the batches of a training have for a pixel that does not count, whatever the masks have."""
 CONTROL = "random"
 """The baseline that is not a plugin: a random architecture of the space that was searched."""
 
@@ -88,6 +90,7 @@ def check_plugins(document: Document, defaults: dict[str, str], train_keys: Coll
     for index in range(len(baselines) if isinstance(baselines, list) else 0):
         problems += _check_baseline(document, index)
     problems += _check_schedule(document, defaults["schedule"])
+    problems += _check_ignored(document, ("train", "loss", "options"))
     return problems + _check_space_options(document, known, train_keys)
 
 
@@ -141,20 +144,22 @@ def _check_plugin(
     """Problems of one plugin choice, and the options it has (None when it cannot be loaded)."""
     section = value_at(document.data, key)
     section = {} if section is None else section
+    names_alone = kind == "model" and document.installed_only  # to load a family of networks takes seconds
     if isinstance(section, dict) and default is not None:
         section.setdefault(field, default)  # only options are given, as by --set space.options.width=4
     name = section.get(field) if isinstance(section, dict) else None
     if not isinstance(name, str):
         return [], None
     try:
-        known = registry.options_of(registry.load(kind, name))
+        plugin = registry.get(kind, name)
+        known = None if names_alone else registry.options_of(plugin.load())
     except UserError as error:
         slip = any(problem.fix.startswith("did you mean") for problem in error.problems)
         if document.installed_only and not slip:
             return [], None
         return [replace(problem, where=document.where(*key, field)) for problem in error.problems], None
     given = section.get("options", {})
-    if not isinstance(given, dict):
+    if not isinstance(given, dict) or known is None:
         return [], known
     inside = (*key, "options")
     problems = plugin_options.check_against(known, given, partial(document.where, *inside))
@@ -181,6 +186,18 @@ def _check_schedule(document: Document, default: str) -> list[Problem]:
     except UserError as error:
         return list(error.problems)
     return []
+
+
+def _check_ignored(document: Document, inside: Key) -> list[Problem]:
+    """The loss's ``ignore_index`` is that of the targets, also in the parts of a sum."""
+    options, problems = value_at(document.data, inside), list[Problem]()
+    for name, value in options.items() if isinstance(options, dict) else ():
+        if name == "ignore_index" and value != IGNORED:
+            what = f"the pixels that do not count are {IGNORED} in the targets of every training, not {value}"
+            problems.append(Problem(what, document.where(*inside, name), "leave it out"))
+        elif isinstance(value, dict):
+            problems += _check_ignored(document, (*inside, name))
+    return problems
 
 
 def _check_baseline(document: Document, index: int) -> list[Problem]:

@@ -1,8 +1,8 @@
 """Presets: parts of an experiment that a file holds ready under names, and ``--preset`` puts over the file.
 
-Dictionaries are merged, lists and scalars replaced; a key at the top that is null is taken away. Where a preset
-names another plugin, the options of the one in the file do not stay. Each merged key remembers that it was
-written in the preset, so that messages name its line and ``presets.NAME.key``.
+Dictionaries are merged, lists and scalars replaced; a key that is null is taken away, so that its default applies.
+Where a preset names another plugin, the options of the one in the file do not stay. Each merged key remembers that
+it was written in the preset, so that messages name its line and ``presets.NAME.key``.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def with_preset(
     """
     merged = Document(deepcopy(document.data), document.folder, dict(document.places), list(document.problems))
     extra: dict[str, Any] = deepcopy(dict(content))
-    gone = [key for key, value in extra.items() if value is None]
+    gone = _take_nulls(extra, ())
     _expand(merged, train_keys)
     within = Document(extra, document.folder, _inner_places(document, name))
     named = [key for key, field in PLUGIN_SECTIONS.items() if isinstance(value_at(extra, key), str)]
@@ -103,13 +103,39 @@ def with_preset(
         place, field = within.places.get(key), PLUGIN_SECTIONS[key]
         if place is not None:
             within.places[(*key, field)] = place._replace(key=(*(place.key or key), field))
-    for top in gone:
-        merged.data.pop(top, None)
-        _forget(merged, (top,))
+    for key in gone:
+        _take_away(merged, key, train_keys)
     _drop_foreign_options(merged, extra, defaults)
     _merge(merged, merged.data, extra, ())
     merged.places = {**within.places, **merged.places}
     return merged
+
+
+def _take_nulls(data: dict[Any, Any], key: Key) -> list[Key]:
+    """Take the keys that are null out of ``data`` and everything in it; returns them."""
+    found: list[Key] = []
+    for name, value in list(data.items()):
+        if value is None:
+            del data[name]
+            found.append((*key, name))
+        elif isinstance(value, dict):
+            found += _take_nulls(value, (*key, name))
+    return found
+
+
+def _take_away(document: Document, key: Key, train_keys: Collection[str]) -> None:
+    """Take a key out of an expanded document; where it names a plugin, with the whole section."""
+    if PLUGIN_SECTIONS.get(key[:-1]) == key[-1]:
+        key = key[:-1]
+    if key[0] == "train" and len(key) > 1 and key[1] not in train_keys:
+        key = ("train", "space_options", *key[1:])
+    elif key[0] == "data" and len(key) > 1 and key[1] not in ("dataset", "options"):
+        key = ("data", "options", *key[1:])
+    section: dict[Any, Any] = _section(document.data, key[:-1])
+    section.pop(key[-1], None)
+    _forget(document, key)
+    if key == ("space",):
+        _take_away(document, ("train", "space_options"), train_keys)
 
 
 def _inner_places(document: Document, name: str) -> dict[Key, Place]:

@@ -12,10 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from autoseg import __version__
 from autoseg.data.base import SPLITS, SegmentationData
+from autoseg.data.facts import add_to_hash
 
 _PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "nni", "tianshou", "segmentation-models-pytorch", "timm", "numpy",
@@ -42,9 +41,7 @@ def data_hash(data: SegmentationData) -> str:
         split = data.split(name)
         for i, item in enumerate(split.names):
             image, mask = split[i]
-            digest.update(f"{name}/{item}/{image.shape}/{image.dtype}".encode())
-            digest.update(np.ascontiguousarray(image).data)
-            digest.update(np.ascontiguousarray(mask).data)
+            add_to_hash(digest, name, item, image, mask)
     return digest.hexdigest()
 
 

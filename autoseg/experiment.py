@@ -109,7 +109,7 @@ def run(
             try:
                 held.enter_context(claimed(folder, resume))
                 if folder.config.exists():
-                    _same_config(config, folder)
+                    _same_config(config, folder, preset)
             except UserError as error:
                 problems += error.problems
             page = config.ui.enabled and config.compute.service == "local"
@@ -128,7 +128,7 @@ def run(
                 on_plan(plan, prepared)
             return None
         held.enter_context(_log_to(folder.log))
-        plan = _start(folder, prepared, began)
+        plan = _start(folder, prepared, preset, began)
         if on_plan:
             on_plan(plan, prepared)
         progress.stage(f"Searching {config.space.name} with {config.strategy.name}, training and testing")
@@ -163,7 +163,7 @@ def _conclude(folder: RunFolder, prepared: Prepared, plan: Plan) -> dict[str, An
     measure_costs(folder, prepared, trained, plan.seeds[0])
     comparison = compare(folder, plan.models, plan.seeds)
     write_json(folder.comparison, comparison)
-    complete_cards(folder, comparison, plan.data or data_facts(prepared.data, data_hash(prepared.data)))
+    complete_cards(folder, comparison, plan.data)
     write_report(folder.path, prepared.data)
     shutil.rmtree(folder.data, ignore_errors=True)
     return comparison
@@ -198,10 +198,15 @@ def claimed(folder: RunFolder, resume: bool = False) -> Iterator[None]:
                     shutil.rmtree(folder.path)
 
 
-def _same_config(config: ExperimentConfig, folder: RunFolder) -> None:
-    """A run may only be resumed with the configuration it was started with."""
+def _same_config(config: ExperimentConfig, folder: RunFolder, preset: str | None) -> None:
+    """A run may only be resumed with the configuration it was started with; the preset may be what differs."""
     before = load_config(folder.config)
     old, new = (c.model_dump(mode="json", by_alias=True, exclude={"ui", "compute"}) for c in (before, config))
+    begun = read_json(folder.environment).get("preset", preset) if folder.environment.exists() else preset
+    if old != new and begun != preset:
+        what = f"the run was started {_with(begun)}, and is resumed {_with(preset)}"
+        fix = f"resume it {_with(begun)}, or start anew with --out"
+        raise UserError(Problem(what, str(folder.environment), fix))
     raise_if(
         [
             Problem(
@@ -212,6 +217,10 @@ def _same_config(config: ExperimentConfig, folder: RunFolder) -> None:
             for key, then, now in _differences(old, new)
         ]
     )
+
+
+def _with(preset: str | None) -> str:
+    return f"with --preset {preset}" if preset else "without a preset"
 
 
 def _differences(old: Any, new: Any, key: tuple[str | int, ...] = ()) -> Iterator[tuple[str, str, str]]:
@@ -226,22 +235,25 @@ def _differences(old: Any, new: Any, key: tuple[str | int, ...] = ()) -> Iterato
         yield dotted(key), json.dumps(old), json.dumps(new)
 
 
-def _start(folder: RunFolder, prepared: Prepared, began: float) -> Plan:
+def _start(folder: RunFolder, prepared: Prepared, preset: str | None, began: float) -> Plan:
     """Write config, environment and plan, or read the plan back when the run is resumed."""
-    found = data_hash(prepared.data)
     if folder.plan.exists():
-        if read_json(folder.environment)["data_hash"] != found:
+        plan = Plan.from_json(read_json(folder.plan))
+        facts = {} if plan.data else data_facts(prepared.data)  # older runs have none: once here, not in every job
+        if read_json(folder.environment)["data_hash"] != (facts["hash"] if facts else data_hash(prepared.data)):
             raise UserError(
                 Problem("the images or masks have changed since the run was started", "data", "start anew with --out")
             )
-        plan = resumed(Plan.from_json(read_json(folder.plan)), prepared)
+        plan = replace(resumed(plan, prepared), data=plan.data or facts)
         write_text(folder.config, prepared.config.to_yaml())  # compute and ui may have changed
         write_json(folder.plan, plan.to_json())
         return plan
+    facts = data_facts(prepared.data)  # it reads every image, and its time counts towards the budget
     plan = make_plan(prepared, time.monotonic() - began)  # it may refuse; then nothing has been started
-    plan = replace(plan, data=data_facts(prepared.data, found))
+    plan = replace(plan, data=facts)
     write_text(folder.config, prepared.config.to_yaml())
-    write_json(folder.environment, describe_environment(plan.seeds, found, prepared.compute.device))
+    environment = describe_environment(plan.seeds, facts["hash"], prepared.compute.device)
+    write_json(folder.environment, {**environment, "preset": preset})
     write_json(folder.plan, plan.to_json())
     return plan
 

@@ -19,7 +19,7 @@ from autoseg.config import load_config
 from autoseg.data.batches import Normalisation
 from autoseg.data.facts import data_facts
 from autoseg.data.packed import is_packed, read_packed
-from autoseg.environment import data_hash, describe_environment
+from autoseg.environment import describe_environment
 from autoseg.errors import machine_told
 from autoseg.job import Job
 from autoseg.plan import Plan
@@ -266,7 +266,7 @@ def train_and_test(
         "params": count_parameters(network),
         "images": result.images(),
     }
-    facts = plan.data or data_facts(data, data_hash(data))
+    facts = plan.data or data_facts(data)  # a training that belongs to no run has no plan for it
     write_card(place, test, facts, describe_environment(plan.seeds, facts["hash"], compute.device))
     write_json(place / "test.json", test)
     (place / "state.safetensors").unlink(missing_ok=True)

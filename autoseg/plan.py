@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import Any
 
 from autoseg.config import ExperimentConfig
@@ -197,6 +198,14 @@ def resumed(plan: Plan, prepared: Prepared) -> Plan:
     return replace(plan, workers=workers, gpus=shared_gpus(prepared, workers))
 
 
+def _search_steps(strategy: Any, steps: int, batch: int) -> float:
+    """Length of a search in training steps of one network, as the strategy counts it."""
+    counted = getattr(strategy, "training_steps", None)
+    if counted is None:
+        return 20.0 * steps
+    return float(counted(steps, batch=batch) if "batch" in signature(counted).parameters else counted(steps))
+
+
 def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
     """Infer, probe and predict.
 
@@ -223,9 +232,9 @@ def make_plan(prepared: Prepared, elapsed: float = 0.0) -> Plan:
     steps = steps_per_epoch(data.train, recipe)
     path = ModelSpec("search", "finalist", architecture=prepared.control)
     small = replace(recipe, patch=config.strategy.patch or recipe.patch, batch=config.strategy.batch or recipe.batch)
-    length = getattr(prepared.strategy, "training_steps", lambda n: 20.0 * n)(steps_per_epoch(data.train, small))
+    length = _search_steps(prepared.strategy, steps_per_epoch(data.train, small), small.batch)
     probed = probe(specs, recipe, (path, small), data.info, compute)
-    step, searching = probed.step, _SEARCH_SETUP_SECONDS + probed.searching * float(length)
+    step, searching = probed.step, _SEARCH_SETUP_SECONDS + probed.searching * length
     validation, testing = (forward_seconds(split, step, recipe) for split in (data.val, data.test))
     around = {label: _SETUP_SECONDS + testing[label] for label in step}
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from autoseg.card import compared, licence_of, made_with, new_card, without_folders
+from autoseg.card import compared, made_with, new_card
+from autoseg.card_folders import without_folders
 from autoseg.card_limits import limits
+from autoseg.card_weights import licence_of, unequal_start
 from autoseg.cards import complete_cards, write_card
 from autoseg.job import Job
 from autoseg.nnibridge.outcome import merge
@@ -102,6 +104,22 @@ def test_the_comparison_adds_place_costs_and_the_notes_of_the_search() -> None:
     assert alone["comparison"] is None and alone["model"]["flops"] == 2_000_000
 
 
+def test_one_seed_has_one_interval() -> None:
+    entry = {"role": "baseline", "miou": 0.8, "miou_interval": [0.61, 0.93], "seeds": [{}]}
+    first = new_card(model(), TEST, facts(), {})
+    card = compared(first, {"models": {"unet": entry, "other": {**entry, "miou": 0.9}}, "verdict": {}}, {})
+    assert card["test"]["intervals"]["miou"] == [0.61, 0.93]
+    assert card["test"]["intervals"]["accuracy"] == first["test"]["intervals"]["accuracy"]
+    page = render_card(card)
+    assert "This network takes place 2 of 2 in its run." in page and page.count("61.0–93.0") == 1
+
+
+def test_published_cells_were_not_designed_by_hand() -> None:
+    card = new_card(model(build=build(model="ed-nas-n4")), TEST, facts(), {})
+    assert "The network ed-nas-n4: published cells, found by a search." in render_card(card)
+    assert "The network unet, designed by hand." in render_card(new_card(model(), TEST, facts(), {}))
+
+
 def test_limits_name_what_was_not_seen() -> None:
     train = split(images=4, class_shares=[0.998, 0.002, 0.0], dtype="uint16", values=[100.0, 300.0])
     test = split(images=2, class_shares=[1.0, None, 0.0], values=[100.0, 320.0], sizes=[[64, 64], [96, 64]])
@@ -135,11 +153,44 @@ def test_values_a_little_beyond_the_range_are_no_warning() -> None:
         ({"weights": None}, "Trained from scratch"),
         ({"weights": "imagenet"}, "pretrained weights imagenet."),
         ({"weights": "/home/me/resnet.safetensors"}, "pretrained weights resnet.safetensors."),
+        ({"encoder_weights": "file:///home/me/resnet.pth"}, "pretrained weights resnet.pth."),
+        ({"pretrained": True}, "pretrained weights of the library."),
     ],
 )
 def test_whose_the_weights_are(options: dict[str, Any], said: str) -> None:
     text = licence_of(build(options=options))
     assert said in text and "/home" not in text
+
+
+def test_where_all_began_alike_nothing_is_said() -> None:
+    assert unequal_start({"searched": None, "unet": None}) == unequal_start({"fpn": "imagenet"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("file:///home/me/x.pth", "x.pth"),
+        ("key:/home/me/a", "key:a"),
+        ("weights=/home/me/a", "weights=a"),
+        ("/home/me/my nets/the best.pth", "the best.pth"),
+        (r"C:\Users\Me Too\x.png", "x.png"),
+        (r"\\server\share\me\x.png", "x.png"),
+        ("~/nets/x.pth", "x.pth"),
+        ("could not read '/home/me/my data/x.png'.", "could not read 'x.png'."),
+        ("the model's /home/me/x isn't there", "the model's x isn't there"),
+        ("1 /10 of", "1 /10 of"),
+        ("1/2 of and/or https://a.org/b/c", "1/2 of and/or https://a.org/b/c"),
+        ("nets/x.pth", "nets/x.pth"),
+        ("E=[(0,0,2,0)] D=[0 2]", "E=[(0,0,2,0)] D=[0 2]"),
+    ],
+)
+def test_paths_are_cut_to_their_last_part(given: str, shown: str) -> None:
+    assert without_folders(given) == shown
+    assert without_folders({given: [given, 1, None]}) == {shown: [shown, 1, None]}
+
+
+def test_keys_that_become_equal_are_all_kept() -> None:
+    assert without_folders({"/a/b/x.png": 1, "/a/c/x.png": 2}) == {"x.png": 1, "x.png (2)": 2}
 
 
 def test_a_card_names_no_folder() -> None:

@@ -264,6 +264,8 @@ def test_compare(call: Call, tiny_folder: Path, tmp_path: Path) -> None:
     code, printed, _ = call("compare", tiny_folder, "--json")
     assert code == 0 and json.loads(printed) == json.loads((tmp_path / "pages" / "compare.json").read_text())
     assert list(json.loads(printed)["runs"]) == [tiny_folder.name]
+    code, out, err = call("compare", tiny_folder, "--out", "/proc/x")
+    assert (code, out) == (2, "") and "/proc/x: the comparison cannot be written there" in err
     code, out, err = call("compare", tiny_folder, tiny_folder, tiny_folder / "nothing")
     assert (code, out) == (2, "")
     assert "the run is given 2 times" in err and f"{tiny_folder / 'nothing'}: there is no such run folder" in err
@@ -303,6 +305,13 @@ def test_train_a_model(call: Call, experiment: Path, tmp_path: Path) -> None:
     card = json.loads((out_folder / "models/unet/seed-0/model.json").read_text())["card"]
     assert card["test"]["miou"] == test["miou"] and card["model"]["flops"] > 0 and card["comparison"] is None
     assert "unet, seed 0" in (out_folder / "models/unet/seed-0/card.html").read_text()
+
+
+def test_train_says_what_it_chose(call: Call, experiment: Path, tmp_path: Path) -> None:
+    settings = ["--set", "train.epochs=1", "--set", "train.loss=weighted-ce"]
+    code, _, err = call("train", experiment, "--model", "unet", "--out", tmp_path / "one", *settings)
+    assert code == 0, err
+    assert re.search(r"note: loss weighted-ce: (beta|weight) .*, from the training pixels", " ".join(err.split()))
 
 
 def test_train_with_a_budget_and_no_epochs_takes_the_budget(call: Call, experiment: Path, tmp_path: Path) -> None:
@@ -345,6 +354,9 @@ def test_test_scores_on_another_data_set(call: Call, experiment: Path, tiny_fold
     assert result["miou"] == seeds[0]["miou"] and (result["split"], result["images"]) == ("test", 2)
     code, out, _ = call("test", tiny_folder, "--data", experiment, "--set", "data.options.seed=5")
     assert code == 0 and json.loads(out)["miou"] != seeds[0]["miou"]
+    file = write_experiment(experiment.parent / "presets.yaml", presets={"other": {"data": {"options": {"seed": 5}}}})
+    code, again, err = call("test", tiny_folder, "--data", file, "--preset", "other")
+    assert code == 0 and json.loads(again)["miou"] == json.loads(out)["miou"], err
 
 
 def test_test_refuses_data_of_another_kind(call: Call, tiny_folder: Path, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from finished_runs import write_run
 
-from autoseg.compare_notes import warnings
+from autoseg.compare_notes import protocol, warnings
 from autoseg.compare_read import read_runs, series
 from autoseg.compare_runs import compare_runs
 from autoseg.compare_words import headline, ranks_sentence, short_test
 from autoseg.errors import UserError
+from autoseg.terminal.tables import runs_table
 
 SCORES = {"searched": 0.7, "unet": 0.6, "random": 0.5}
 
@@ -64,7 +65,7 @@ def test_a_model_that_is_missing_somewhere_has_no_rank(tmp_path: Path) -> None:
     assert found.left_out == {"enet": ["b", "c"]}
     assert found.models == ["searched", "unet", "random", "enet"]
     assert found.ranking.ranks.shape == (3, 3) and found.mean("enet") is None
-    assert "enet has no score on b and c: it is shown as n/a and left out of the ranks." in found.notes
+    assert "enet has no score on b and c: it is shown as n/a there and left out of the ranks." in found.notes
     assert found.to_json()["models"]["enet"]["runs"]["c"] is None
 
 
@@ -80,20 +81,103 @@ def test_several_runs_on_one_data_set_count_once(tmp_path: Path) -> None:
     assert any(note.startswith("Several runs on tem") for note in found.notes)
 
 
+def test_a_model_that_is_missing_in_one_of_two_runs_on_a_data_set(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "a", "tem", {**SCORES, "enet": 0.9, "setr": None})
+    second = write_run(tmp_path / "b", "tem", {**SCORES, "searched": 0.6})
+    third = write_run(tmp_path / "c", "pets", SCORES)
+    found = compare_runs([first, second, third])
+    assert found.left_out == {"enet": ["tem", "pets"], "setr": ["tem", "pets"]}
+    end = "it is shown as n/a there and left out of the ranks."
+    assert f"enet has no score on pets and is not in all runs on tem: {end}" in found.notes
+    assert f"setr has no score on tem and pets: {end}" in found.notes
+
+
+OTHER = {name: score + 0.01 for name, score in SCORES.items()}
+
+
+def test_a_copied_run_is_no_repetition(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "a", "tem", SCORES), write_run(tmp_path / "b", "tem", OTHER)]
+    runs.append(write_run(tmp_path / "c", "tem", SCORES | {"enet": 0.3}))
+    runs.append(write_run(tmp_path / "d", "pets", SCORES))
+    assert warnings(read_runs(runs)) == [
+        "Not independent: a and c have the same seeds and scores on tem, as copies have. They count as 2 runs, and "
+        "are no repetition."
+    ]
+    content = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    for model in content["models"].values():
+        model["seeds"][0]["seed"] = 1
+    (tmp_path / "c" / "comparison.json").write_text(json.dumps(content))
+    assert warnings(read_runs(runs)) == []
+
+
+def test_pretrained_weights_are_marked_and_warned_of(tmp_path: Path) -> None:
+    said = "No equal comparison: fpn (r18.pth) began with pretrained weights, the others from scratch."
+    entry = {"name": "fpn", "options": {"weights": "/home/me/r18.pth"}, "as": "fpn"}
+    scores = SCORES | {"fpn": 0.8}
+    first = write_run(tmp_path / "a", "a", scores, config={"baselines": [entry]}, notes=(said, "Not converged."))
+    other = {**entry, "options": {"weights": "/other/nets/r18.pth"}}
+    second = write_run(tmp_path / "b", "b", scores, config={"baselines": [other]})
+    found = compare_runs([first, second])
+    assert found.warnings == [said]
+    assert (found.weights("fpn"), found.weights("unet")) == ("r18.pth", "")
+    assert "a: Not converged." in found.notes and not any("pretrained" in note for note in found.notes)
+    facts = found.to_json()
+    assert facts["models"]["fpn"]["weights"] == "r18.pth" and facts["models"]["unet"]["weights"] is None
+    third = write_run(tmp_path / "c", "c", SCORES)
+    assert compare_runs([first, second, third]).warnings == [said.replace("scratch.", "scratch (in a and b).")]
+    table = runs_table(found, [])
+    assert table.count("pretrained") == 1
+
+
+@pytest.mark.parametrize("baselines", [3, "unet", ["unet", {"as": "unet", "options": "weights"}]])
+def test_baselines_that_are_no_list_of_networks_are_passed_over(tmp_path: Path, baselines: object) -> None:
+    run = write_run(tmp_path / "a", "a", SCORES, config={"baselines": baselines})
+    assert compare_runs([run]).weights("unet") == ""
+
+
+def test_no_folder_is_shown(tmp_path: Path) -> None:
+    strategy = {"name": "enas", "options": {"start": "/home/me/nets/found.json"}}
+    fpn = {"name": "fpn", "options": {"weights": "/home/me/r18.pth"}, "as": "fpn"}
+    scores = SCORES | {"fpn": 0.8}
+    first = write_run(tmp_path / "a", "a", scores, config={"baselines": [fpn], "strategy": strategy})
+    fpn = {**fpn, "options": {"weights": "/home/me/r34.pth"}}
+    second = write_run(tmp_path / "b", "b", scores, config={"baselines": [fpn], "strategy": strategy})
+    found = compare_runs([first, second])
+    assert any('(fpn {"weights": "r18.pth"} in a, fpn {"weights": "r34.pth"} in b)' in text for text in found.warnings)
+    assert "/home" not in json.dumps(found.to_json())
+    assert protocol(found.runs[0])["options of the strategy"] == {"start": "found.json"}
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+@pytest.mark.parametrize("key", ["miou", "dice", "gain", "text"])
+def test_numbers_that_are_none_are_problems(tmp_path: Path, number: str, key: str) -> None:
+    run = write_run(tmp_path / "a", "a", {"unet": 0.123})
+    content = json.loads((run / "comparison.json").read_text())
+    if key == "text":
+        content["models"]["unet"]["miou"] = number  # a text that reads as one
+    else:
+        place = {"miou": content["models"]["unet"], "dice": content["models"]["unet"]["seeds"][0]}
+        place.get(key, content["verdict"])[key] = 123.5
+    text = json.dumps(content).replace("123.5", number)
+    (run / "comparison.json").write_text(text)
+    (found,) = problems(run)
+    assert found.startswith(str(run / "comparison.json")) and "finite number" in found
+
+
 def test_one_protocol_needs_no_warning(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "a", "tem", SCORES), write_run(tmp_path / "b", "pets", SCORES)]
-    runs.append(write_run(tmp_path / "c", "tem", SCORES, recipe={"momentum": 0.9}))  # older runs do not know it
+    runs.append(write_run(tmp_path / "c", "tem", OTHER, recipe={"momentum": 0.9}))  # older runs do not know it
     assert warnings(read_runs(runs)) == []
 
 
 def test_runs_on_one_data_set_with_other_protocols_are_not_comparable(tmp_path: Path) -> None:
     first = write_run(tmp_path / "a", "tem", SCORES, recipe={"epochs": None, "seconds": 100.0})
-    near = write_run(tmp_path / "b", "tem", SCORES, recipe={"epochs": None, "seconds": 104.0})
+    near = write_run(tmp_path / "b", "tem", OTHER, recipe={"epochs": None, "seconds": 104.0})
     assert warnings(read_runs([first, near])) == []
     far = write_run(
         tmp_path / "c",
         "tem",
-        SCORES,
+        {"unet": 0.2},
         recipe={"epochs": None, "seconds": 200.0, "patch": 128},
         environment={"data_hash": "f" * 64, "machine": {"device": "cuda", "gpu": "H200", "processor": "P"}},
     )

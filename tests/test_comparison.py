@@ -71,6 +71,18 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
     assert "searched reaches 70.0 % mIoU" in verdict["text"]
 
 
+def test_pretrained_weights_are_said_in_the_verdict(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    described = {"build": {"label": "unet", "options": {"weights": "/home/me/resnet18.pth"}}}
+    write_json(folder.model("unet", 0) / "model.json", described)
+    write_json(folder.model("searched", 0) / "model.json", {"build": {"label": "searched", "options": {}}})
+    verdict = compare(folder, ["searched", "unet"], [0, 1])["verdict"]
+    said = "No equal comparison: unet (resnet18.pth) began with pretrained weights, the others from scratch."
+    assert verdict["notes"] == [said] and verdict["text"].endswith(said)
+    write_json(folder.model("unet", 0) / "model.json", {"build": {"label": "unet", "options": {"weights": None}}})
+    assert compare(folder, ["searched", "unet"], [0, 1])["verdict"]["notes"] == []
+
+
 def test_scores_are_pooled_over_the_images_not_averaged(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     # Image one: 9 of 10 right; image two: all 90 of class 0 wrong. Pooled: IoU 5 / (5 + 90 + 0) and 4 / (4 + 1 + 90).

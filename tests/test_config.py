@@ -559,3 +559,16 @@ def test_machines_elsewhere_need_an_address_of_ours(tmp_path: Path, host: str, b
             " -> give compute.bind: an address of this machine that the workers can reach; NNI's manager listens there"
             " without a password, see docs/security.md"
         )
+
+
+def test_what_does_not_count_is_not_the_choice_of_the_loss() -> None:
+    """The targets of every training have 255 there; with another value, void pixels would be a class of their own."""
+    for options, place in (({"ignore_index": 0}, "ignore_index"), ({"ce": {"ignore_index": 3}}, "ce.ignore_index")):
+        loss = {"name": "ce+dice", "options": options}
+        with pytest.raises(UserError) as caught:
+            load_config({"data": "synthetic-ceramic", "train": {"loss": loss}})
+        (problem,) = caught.value.problems
+        assert (problem.where, problem.fix) == (f"train.loss.options.{place}", "leave it out")
+        assert "are 255 in the targets of every training, not " in problem.what
+    for options in ({"ignore_index": 255}, {"dice": {"ignore_index": 255}}):
+        load_config({"data": "synthetic-ceramic", "train": {"loss": {"name": "ce+dice", "options": options}}})

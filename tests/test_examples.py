@@ -10,15 +10,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from public_data import write_camvid, write_isbi2012, write_pets
 from tiny_experiment import EXPERIMENT
+from torch import nn
 
 import autoseg
 from autoseg import registry
 from autoseg.cli import main
-from autoseg.config import load_config
+from autoseg.config import ExperimentConfig, load_config
 from autoseg.errors import UserError
 from autoseg.prepare import prepare
+from autoseg.search.control import random_architecture
 
 pytestmark = pytest.mark.usefixtures("one_core")
 FOLDER = Path(__file__).parent.parent / "examples"
@@ -44,6 +47,16 @@ PAPER = {  # what the papers state: search epochs, training epochs, learning rat
     ),
     "tem": (None, 100, 1e-3, ["ds-unet", "unet"]),
 }  # fmt: skip
+# Of the paper presets: options of the data, width of the space; batch and patch of the search (None: the training's),
+# batch and patch of the training.
+SIZES: dict[str, tuple[dict[str, object], int, tuple[int | None, int | None], tuple[int, int]]] = {
+    "camvid": ({}, 64, (8, 128), (8, 128)),
+    "ceramic": ({"count": 629, "size": 128, "difficulty": "paper"}, 32, (1, 128), (2, 128)),
+    "industrial": ({"count": 117, "size": 160}, 32, (None, 32), (8, 160)),
+    "membranes": ({}, 64, (None, 64), (8, 512)),
+    "pets": ({"size": 256, "border": "pet"}, 64, (8, 128), (8, 128)),
+    "tem": ({"count": 128, "size": 256}, 8, (None, 64), (8, 256)),
+}
 SEARCHES = {
     "autosegnet": {"epochs": 1, "rewards": 4, "rewards_per_update": 2, "candidates": 1},
     "darts": {"epochs": 2, "tuning": 0.5, "candidates": 1},
@@ -92,8 +105,50 @@ def test_the_preset_of_the_paper(name: str) -> None:
     assert [baseline.label for baseline in config.baselines] == [*baselines, "random"]
 
 
+@pytest.mark.parametrize("name", PAPER)
+def test_the_sizes_of_the_preset_of_the_paper(name: str) -> None:
+    config = load_config(FOLDER / f"{name}.yaml", preset="paper")
+    options, width, searching, training = SIZES[name]
+    assert config.data.options == options and config.space.options["width"] == width
+    assert (config.strategy.batch, config.strategy.patch) == searching
+    assert (config.train.batch, config.train.patch) == training
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_networks_of_the_preset_of_the_paper_can_be_built(name: str) -> None:
+    """Large ones on the meta device, which has shapes and no numbers; of the space a random network."""
+    config = load_config(FOLDER / f"{name}.yaml", preset="paper")
+    channels, classes = {"camvid": (3, 11), "pets": (3, 2), "ceramic": (1, 3)}.get(name, (1, 2))
+    registry.load("strategy", config.strategy.name)(**config.strategy.options)
+    registry.load("loss", config.train.loss.name)(**config.train.loss.options)
+    for baseline in config.baselines:
+        if baseline.name != "random":
+            with torch.device("meta" if baseline.name.startswith(("setr", "unet")) else "cpu"):
+                network = registry.load("model", baseline.name)(channels, classes, **baseline.options)
+            assert sum(parameter.numel() for parameter in network.parameters()) > 1e5, baseline.name
+    with torch.device("meta"):
+        (found,) = _random_networks(config, channels, classes, 1)
+    assert next(found.parameters()).is_meta
+
+
+def test_random_networks_for_membranes_straddle_the_size_of_the_papers() -> None:
+    """41.93 M parameters at 512 pixels; with a width of 32 the largest of all would have 28 M."""
+    config = load_config(FOLDER / "membranes.yaml", preset="paper")
+    with torch.device("meta"):
+        counts = [sum(p.numel() for p in network.parameters()) for network in _random_networks(config, 1, 2, 5)]
+    assert min(counts) < 30e6 < 41.93e6 < 50e6 < max(counts)
+
+
+def _random_networks(config: ExperimentConfig, channels: int, classes: int, count: int) -> list[nn.Module]:
+    """Networks of the space, as the final training builds them."""
+    space = registry.load("space", config.space.name)(channels, classes, **config.space.options)
+    named = (config.space.name, config.space.options)
+    drawn = [random_architecture(*named, space, seed) for seed in range(count)]
+    return [architecture.build(channels, classes, **config.train.space_options) for architecture in drawn]
+
+
 def test_all_examples_are_named() -> None:
-    assert {file.stem for file in FILES} == set(BASELINES) == {*PAPER, "folder"}
+    assert {file.stem for file in FILES} == set(BASELINES) == set(SIZES) | {"folder"} == {*PAPER, "folder"}
 
 
 @pytest.mark.parametrize("name", sorted(PAPER))

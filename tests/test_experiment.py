@@ -19,6 +19,7 @@ from tiny_experiment import EXPERIMENT, MODELS, SEEDS, comparison_of, timeless
 
 import autoseg
 from autoseg.config import load_config
+from autoseg.data.base import SegmentationData
 from autoseg.errors import UserError
 from autoseg.experiment import Run
 from autoseg.plan import Plan
@@ -294,6 +295,24 @@ def test_resuming_a_finished_run_changes_nothing(tiny_run: Run) -> None:
     again = autoseg.run(EXPERIMENT, out=tiny_run.folder, resume=True)
     assert again is not None and timeless(again.comparison) == comparison_of(tiny_run.folder)
     assert {path: path.stat().st_mtime_ns for path in tiny_run.folder.glob("models/*/*/*")} == before
+
+
+def test_reading_the_data_counts_towards_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elapsed: list[float] = []
+
+    def slow(data: SegmentationData) -> dict[str, Any]:
+        monkeypatch.setattr("autoseg.experiment.time.monotonic", lambda: 1000.0)
+        return {"hash": "5f1d"}
+
+    def plan(prepared: Prepared, spent: float) -> Plan:
+        elapsed.append(spent)
+        raise UserError("enough")
+
+    monkeypatch.setattr("autoseg.experiment.data_facts", slow)
+    monkeypatch.setattr("autoseg.experiment.make_plan", plan)
+    with pytest.raises(UserError, match="enough"):
+        autoseg.run(EXPERIMENT, out=tmp_path / "run", began=900.0)
+    assert elapsed == [100.0]
 
 
 def test_a_budget_that_is_too_short_leaves_nothing_behind(tmp_path: Path) -> None:

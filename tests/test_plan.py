@@ -30,6 +30,8 @@ from autoseg.plan import (
 )
 from autoseg.prepare import Prepared, prepare
 from autoseg.probe import probe, probe_step
+from autoseg.search.enas import Enas
+from autoseg.search.random_search import RandomSearch
 from autoseg.train.compute import Compute
 from autoseg.train.modelspec import ModelSpec
 from autoseg.train.recipe import Recipe
@@ -282,6 +284,17 @@ def test_seconds_by_hand(prepared: Prepared, fixed_step: None) -> None:
     assert plan.seconds == pytest.approx(sum(seconds.values()))
     assert plan.memory_bytes > 1e8
     assert plan.stages[2]["what"] == "2 seeds of 3 epochs" and plan.stages[0]["what"] == "enas over ednas"
+
+
+def test_rewards_on_many_patches_take_their_time(prepared: Prepared, fixed_step: None) -> None:
+    """12 patches are three batches of 4; another strategy counts without the batch, one that does not count has 20."""
+    strategy = Enas(epochs=2, warmup=0, rewards=8, reward_patches=12, candidates=5)
+    search = make_plan(replace(prepared, strategy=strategy)).stages[0]["seconds"]
+    steps = 2 * (3 + 8 * 3 / 3) + 5  # epochs of 3 steps, and 8 forward passes of three batches
+    assert search == pytest.approx(module._SEARCH_SETUP_SECONDS + steps * 0.3)
+    for strategy, steps in ((RandomSearch(trials=4, epochs=3), 4 * 3 * 3), (object(), 20 * 3)):
+        search = make_plan(replace(prepared, strategy=strategy)).stages[0]["seconds"]
+        assert search == pytest.approx(module._SEARCH_SETUP_SECONDS + steps * 0.3)
 
 
 def test_workers_share_the_time(prepared: Prepared, fixed_step: None) -> None:

@@ -134,6 +134,57 @@ def test_null_takes_away(write: Callable[[str], str]) -> None:
     assert [baseline.label for baseline in config.baselines] == ["unet", "random"]
 
 
+@pytest.mark.parametrize(
+    ("preset", "section", "expected"),
+    [
+        ("data: {options: {count: null}}", "data", {}),
+        ("data: {count: null}", "data", {}),
+        ("space: null", "space", {}),
+        ("space: {name: null, options: {width: 4}}", "space", {"width": 4}),
+        ("space: {options: null}", "space", {}),
+        ("strategy: {patch: null, options: {epochs: null, temperature: 0.5}}", "strategy", {"temperature": 0.5}),
+        ("train: {lr: null, layers: null, loss: {options: {smooth: null}}}", "train.loss", {}),
+        ("train: {space_options: null, loss: {options: null}}", "train.loss", {}),
+        ("train: {space_options: {layers: null}, schedule: null, loss: null}", "train.loss", {}),
+        ("train: {schedule: {options: {final: null}}}", "train.schedule", {"warmup": 0.2}),
+        ("train: {schedule: {name: null}}", "train.schedule", {}),
+        ("train: {schedule: null}", "train.schedule", {}),
+    ],
+)
+def test_null_takes_away_at_any_depth(
+    write: Callable[[str], str], preset: str, section: str, expected: dict[str, Any]
+) -> None:
+    schedule = "lr: 0.1, schedule: {name: cosine, options: {warmup: 0.2, final: 0}}"
+    config = with_preset(write, preset, FILE.replace("lr: 0.1", schedule))
+    found = config.train.loss if section == "train.loss" else config.train.schedule
+    options = (found if section.startswith("train.") else getattr(config, section)).options
+    assert {key: value for key, value in options.items() if key != "images"} == expected
+    assert config.train.lr == (3e-3 if "lr: null" in preset else 0.1)
+    assert config.strategy.patch == (None if "patch" in preset else 32)
+    gone = any(text in preset for text in ("layers: null", "space: null", "space: {name: null", "space_options: null"))
+    assert config.train.space_options == ({} if gone else {"layers": 5})
+    assert config.train.loss.name == ("ce+dice" if "loss: null" in preset else "soft")
+    assert config.space.name == ("ednas" if "space: null" in preset or "name: null, options" in preset else "tiny")
+
+
+def test_networks_of_presets_that_are_not_chosen_are_not_imported(
+    write: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A family of networks takes seconds to import; its name is looked up all the same."""
+    site = tmp_path_factory.mktemp("large")
+    groups = {"autoseg.models": {"large": "largeplugs:large"}}
+    modules = {"largeplugs": "def large(in_channels, num_classes, width=4): ..."}
+    install(site, "large-plugs", groups=groups, modules=modules)
+    monkeypatch.syspath_prepend(str(site))
+    path = write(FILE + "presets: {paper: {baselines: [{name: large, options: {depth: 3}}]}}\n")
+    load_config(path)
+    assert "largeplugs" not in sys.modules
+    (found,) = problems(path, "paper")
+    assert "unknown option 'depth'" in found and sys.modules.pop("largeplugs")
+    (found,) = problems(write(FILE + "presets: {paper: {baselines: [larg]}}\n"))
+    assert found.endswith("there is no model called 'larg' -> did you mean 'large'?")
+
+
 def test_short_forms_meet_long_ones(write: Callable[[str], str], tmp_path: Path) -> None:
     short = FILE.replace("{dataset: grains, options: {images: a, count: 7}}", "{images: a, masks: b}")
     long = FILE.replace("dataset: grains, options: {images: a, count: 7}", "dataset: folder, options: {images: a}")

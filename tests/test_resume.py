@@ -227,10 +227,48 @@ def test_resume_with_other_settings_is_refused(started: tuple[Path, Path], capsy
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_resume_names_the_preset_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    presets = {"long": {"repeats": 3, "train": {"epochs": 9}}, "same": {}}
+    file = write_experiment(tmp_path / "own.yaml", presets=presets)
+    monkeypatch.setattr("autoseg.experiment._do_jobs", lambda *_: (_ for _ in ()).throw(Interrupted))
+    for begun, now, said in (
+        ("long", "same", "with --preset long, and is resumed with --preset same\n  -> resume it with --preset long"),
+        ("long", None, "with --preset long, and is resumed without a preset\n  -> resume it with --preset long"),
+        (None, "long", "without a preset, and is resumed with --preset long\n  -> resume it without a preset"),
+    ):
+        run = tmp_path / f"run-{begun}-{now}"
+        command = ["run", str(file), "--out", str(run)]
+        assert main([*command, *(["--preset", begun] if begun else [])]) == 130
+        assert json.loads((run / "environment.json").read_text())["preset"] == begun
+        capsys.readouterr()
+        assert main([*command, "--resume", *(["--preset", now] if now else [])]) == 2
+        message = capsys.readouterr().err
+        assert f"{run / 'environment.json'}: the run was started {said}, or start anew with --out" in message
+        assert "train.epochs" not in message
+    assert main([*command, "--resume", "--preset", "same"]) == 130  # another name, the same settings
+    capsys.readouterr()
+    assert main([*command, "--resume", "--set", "train.epochs=3"]) == 2
+    assert "'train.epochs' is 3, but the run was started with" in capsys.readouterr().err
+
+
 def test_resume_with_other_processes_is_allowed(started: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     file, run = started
     monkeypatch.setattr("autoseg.experiment._do_jobs", lambda *_: (_ for _ in ()).throw(Interrupted))
     assert main(["run", str(file), "--out", str(run), "--resume", "--no-ui", "--set", "compute.precision=32"]) == 130
+
+
+def test_an_older_run_learns_what_its_data_hold(started: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, when it is resumed; not in every training."""
+    file, run = started
+    plan = json.loads((run / "plan.json").read_text())
+    facts = plan.pop("data")
+    assert facts["hash"] == json.loads((run / "environment.json").read_text())["data_hash"]
+    (run / "plan.json").write_text(json.dumps(plan))
+    monkeypatch.setattr("autoseg.experiment._do_jobs", lambda *_: (_ for _ in ()).throw(Interrupted))
+    assert main(["run", str(file), "--out", str(run), "--resume", "--no-ui"]) == 130
+    assert json.loads((run / "plan.json").read_text())["data"] == facts
 
 
 def test_resume_with_changed_data_is_refused(started: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,14 @@ its SHA-256 is written down, and the next download is compared with that.
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import logging
 import os
 import shutil
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +29,7 @@ from autoseg.data.base import SPLITS
 from autoseg.data.sources import Archive, Source, data_home, is_there, source_named
 from autoseg.errors import Problem, UserError
 from autoseg.progress import Progress
-from autoseg.runfolder import read_json, write_json
+from autoseg.runfolder import write_json
 
 _CHUNK = 1 << 18  # bytes written at a time
 _MEGABYTE = 1e6
@@ -55,17 +58,24 @@ def target_of(name: str, to: Path | None = None) -> Path:
         to: The folder the user wants; by default one in :func:`~autoseg.data.sources.data_home`.
 
     Raises:
-        UserError: Nothing can be downloaded for this name, or the folder holds something else.
+        UserError: Nothing can be downloaded for this name, or the folder holds something else or cannot be used.
 
     Example:
         >>> target_of("pets", Path("pictures")).name
         'pictures'
     """
     source_named(name)
-    target = (data_home() / name if to is None else to).expanduser().absolute()
-    if target.exists() and not is_there(name, target) and not (target.is_dir() and not any(target.iterdir())):
-        what = f"there is something else than the data set '{name}'"
-        raise UserError(Problem(what, str(target), "choose another folder with --to, or remove it"))
+    target = (data_home() / name if to is None else to).expanduser()
+    with _writing(target):
+        target = target.resolve()
+        if not target.exists() or is_there(name, target):
+            return target
+        if not target.is_dir() or any(target.iterdir()):
+            what = f"there is something else than the data set '{name}'"
+            raise UserError(Problem(what, str(target), "choose another folder with --to, or remove it"))
+        if os.path.ismount(target):  # the folder that was filled beside it could not take its place
+            what = "this is the top folder of a disk, which cannot be replaced"
+            raise UserError(Problem(what, str(target), f"choose a folder in it: --to {target / name}"))
     return target
 
 
@@ -81,15 +91,19 @@ def fetch(name: str, to: Path | None = None, progress: Progress | None = None) -
         The folder, which is complete.
 
     Raises:
-        UserError: The server cannot be reached, the archive is not what it should be, or the folder holds
-            something else. Nothing is left behind then.
+        UserError: The server cannot be reached, the archive is not what it should be, or the folder holds something
+            else or cannot be written to. Nothing is left behind then.
     """
     source, target, progress = source_named(name), target_of(name, to), progress or Progress()
     if is_there(name, target):
         return Fetched(target, new=False)
     sums = data_home() / "checksums.json"
-    known = read_json(sums) if sums.exists() else {}
-    with _staging(target) as staging:
+    with _writing(sums):
+        known = _known_sums(sums)
+        if any(archive.checksum is None for archive in source.archives):
+            sums.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=sums.parent).close()  # before the download rather than after it
+    with _writing(target), _staging(target) as staging:
         made: dict[str, str] = {}
         for archive in source.archives:
             file = _download(archive, known.get(archive.url), staging, _by_hand(source, target), sums, progress)
@@ -103,8 +117,35 @@ def fetch(name: str, to: Path | None = None, progress: Progress | None = None) -
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(staging / "data", target)
     if on_demand:
-        write_json(sums, {**known, **on_demand})
+        with _writing(sums):
+            write_json(sums, {**known, **on_demand})
     return Fetched(target, new=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say which place cannot be used, and why, when the system refuses something."""
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot write to {path}: {error.strerror or error}"
+        room = "make room there; or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        fix = f"{room}choose another folder with --to, or by the variable AUTOSEG_DATA"
+        raise UserError(Problem(what, fix=fix)) from error
+
+
+def _known_sums(path: Path) -> dict[str, str]:
+    """The checksums of earlier downloads, by address."""
+    try:
+        known = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        known = None
+    if isinstance(known, dict) and all(isinstance(value, str) for value in known.values()):
+        return known
+    fix = "remove the file; what is downloaded next is then not compared with earlier downloads"
+    raise UserError(Problem("these are no checksums of downloads", str(path), fix))
 
 
 @contextmanager

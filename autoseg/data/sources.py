@@ -44,6 +44,7 @@ class Source:
         licence: The terms, as its source words them.
         citation: What users are asked to cite.
         contents: Paths that are there when the data set is there.
+        layouts: What a folder of it may hold, in words.
         counts: Images of each split.
         image_size: Height and width of every image in pixels, or None where they differ.
         stand_in: A synthetic data set that can take its place.
@@ -54,6 +55,7 @@ class Source:
     licence: str
     citation: str
     contents: tuple[str, ...]
+    layouts: str
     counts: dict[str, int]
     image_size: tuple[int, int] | None
     stand_in: str
@@ -74,6 +76,7 @@ SOURCES: dict[str, Source] = {
         "truth database. Pattern Recognition Letters 30(2), 2009. V. Badrinarayanan, A. Kendall, R. Cipolla: SegNet. "
         "IEEE TPAMI 39(12), 2017.",
         contents=tuple(f"{split}{kind}" for split in ("train", "val", "test") for kind in ("", "annot")),
+        layouts="train, val, test with trainannot, valannot, testannot; or images/SPLIT with masks/SPLIT",
         counts={"train": 367, "val": 101, "test": 233},
         image_size=(360, 480),
         stand_in="synthetic-ceramic",
@@ -90,6 +93,7 @@ SOURCES: dict[str, Source] = {
         "Computer-Assisted Serial Section Electron Microscopy. PLoS Biology 8(10), 2010. I. Arganda-Carreras et al.: "
         "Crowdsourcing the creation of image segmentation algorithms for connectomics. Front. Neuroanat. 9:142, 2015.",
         contents=("image", "label"),
+        layouts="train-volume.tif with train-labels.tif; image with label; or images/SPLIT with masks/SPLIT",
         counts={"train": 21, "val": 3, "test": 6},
         image_size=(512, 512),
         stand_in="synthetic-membranes",
@@ -103,6 +107,7 @@ SOURCES: dict[str, Source] = {
         licence="CC BY-SA 4.0 (data set page); the copyright of the images remains with their owners",
         citation="O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar: Cats and Dogs. IEEE CVPR 2012.",
         contents=("oxford-iiit-pet/images", "oxford-iiit-pet/annotations/trimaps"),
+        layouts="images with annotations (trimaps, trainval.txt, test.txt), also inside oxford-iiit-pet",
         counts={"train": 3128, "val": 552, "test": 3669},
         image_size=None,
         stand_in="synthetic-ceramic",
@@ -160,7 +165,10 @@ def place_of(name: str, path: Path | None) -> Path:
 
 
 def missing(name: str, folder: Path) -> Problem:
-    """The report that a data set is not in a folder, and what the user can do."""
+    """The report that a data set is not in a folder, and what the user can do.
+
+    Where the folder exists and holds something, the report says what it should hold.
+    """
     source = SOURCES[name]
     others = " and others" if len(source.archives) > 1 else ""
     fix = (
@@ -168,4 +176,7 @@ def missing(name: str, folder: Path) -> Problem:
         "     or, where it is already: --set data.options.path=FOLDER\n"
         f"     or, to go on without it: --set data={source.stand_in}"
     )
-    return Problem(f"the data set '{name}' is not here", str(folder), fix)
+    what = f"the data set '{name}' is not here"
+    if folder.is_dir() and any(folder.iterdir()):
+        what += f": a folder of it holds {source.layouts}"
+    return Problem(what, str(folder), fix)

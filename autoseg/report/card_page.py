@@ -12,6 +12,7 @@ from autoseg.report.palette import ACCENT
 from autoseg.report.tables import flatten
 from autoseg.report.template import fill
 
+_PUBLISHED = ("ed-nas-n3", "ed-nas-n4")  # cells that a search has found, of whoever published them
 _SPLITS = {"train": "Training", "val": "Validation", "test": "Test"}
 
 
@@ -49,6 +50,8 @@ def _kind(model: Mapping[str, Any]) -> str:
     if model["space"]:
         how = {"finalist": "found by a search of", "control": "drawn at random from"}.get(model["role"], "a point of")
         return f"An architecture {how} the space {model['space']}."
+    if model["name"] in _PUBLISHED:
+        return f"The network {model['name']}: published cells, found by a search."
     return f"The network {model['name']}, designed by hand."
 
 
@@ -123,12 +126,13 @@ def _place(comparison: Mapping[str, Any] | None) -> str:
     """How it stands among the networks of its run."""
     if comparison is None:
         return ""
-    seeds = f"{comparison['seeds']} seed{'s' if comparison['seeds'] != 1 else ''}"
-    score = f"{percent(comparison['miou'])}{NO_BREAK}% mIoU over {seeds}"
+    place = f"place {comparison['place']} of {comparison['models']} in its run" if comparison["place"] else ""
+    if comparison["seeds"] == 1:  # the score and its interval are those above
+        return f"This network takes {place}." if place else ""
+    score = f"{percent(comparison['miou'])}{NO_BREAK}% mIoU over {comparison['seeds']} seeds"
     interval = _interval(comparison["miou_interval"])
     ends = f" (95{NO_BREAK}% interval {interval})" if interval else ""
-    place = f", place {comparison['place']} of {comparison['models']} in its run" if comparison["place"] else ""
-    return f"This network reaches {score}{ends}{place}."
+    return f"This network reaches {', '.join([score + ends, *([place] if place else [])])}."
 
 
 def _interval(pair: Sequence[float | None]) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from autoseg import __version__
 from autoseg.compare_notes import differences, protocol
-from autoseg.compare_read import ModelScore
+from autoseg.compare_read import FinishedRun, ModelScore
 from autoseg.compare_runs import ROLES, SOURCE, ComparedRuns
 from autoseg.compare_words import headline, ranks_sentence, short_test
+from autoseg.errors import Problem, UserError
 from autoseg.report.compare_figures import rank_figure, score_figure
 from autoseg.report.formats import NOT_KNOWN, amount, duration, flops, milliseconds, percent
 from autoseg.report.palette import model_colors
@@ -23,11 +24,22 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Column:
+    """Scores on a data set: those of one run, or, where there are several, their mean; only one of both is ranked."""
+
+    dataset: str
+    run: FinishedRun | None
+    note: str
+    ranked: bool
+
+
+@dataclass(frozen=True)
 class ModelLine:
-    """One model of the page: rank, one cell for each run, and the range of what it costs."""
+    """One model of the page: rank, one cell for each column of the scores, and the range of what it costs."""
 
     name: str
     role: str
+    weights: str
     color: str
     mean_rank: Cell
     mean: Cell
@@ -46,10 +58,18 @@ def write_comparison(compared: ComparedRuns, out: Path) -> list[Path]:
 
     Returns:
         Both paths, the page first. Either file is replaced whole or not at all.
+
+    Raises:
+        UserError: The folder cannot be made or written to.
     """
-    page = write_text(out / "compare.html", render_comparison(compared))
-    log.info("comparison written: %s", page)
-    return [page, write_json(out / "compare.json", compared.to_json())]
+    html, facts = render_comparison(compared), compared.to_json()
+    try:
+        written = [write_text(out / "compare.html", html), write_json(out / "compare.json", facts)]
+    except OSError as error:
+        what = f"the comparison cannot be written there ({error.strerror or error})"
+        raise UserError(Problem(what, str(out), "choose another folder with --out")) from error
+    log.info("comparison written: %s", written[0])
+    return written
 
 
 def render_comparison(compared: ComparedRuns) -> str:
@@ -57,7 +77,7 @@ def render_comparison(compared: ComparedRuns) -> str:
     order = sorted(compared.models, key=lambda name: ROLES.index(role) if (role := compared.role(name)) in ROLES else 1)
     colors = dict(zip(order, model_colors([compared.role(name) for name in order]), strict=True))
     ranking = compared.ranking
-    several = {name for name in compared.datasets if sum(run.dataset == name for run in compared.runs) > 1}
+    columns = _columns(compared)
     differing = differences(compared.runs)
     protocols = [dict(flatten(protocol(run))) for run in compared.runs]
     keys = list(dict.fromkeys(key for found in protocols for key in found))
@@ -68,8 +88,8 @@ def render_comparison(compared: ComparedRuns) -> str:
         headline=headline(compared),
         test=ranks_sentence(compared),
         short=short_test(compared),
-        columns=[(run.dataset, run.name if run.dataset in several else "") for run in compared.runs],
-        lines=_lines(compared, colors, several),
+        columns=columns,
+        lines=_lines(compared, colors, columns),
         score_svg=score_figure(compared, colors),
         rank_svg=rank_figure(ranking),
         protocol_rows=[
@@ -82,39 +102,55 @@ def render_comparison(compared: ComparedRuns) -> str:
     )
 
 
-def _lines(compared: ComparedRuns, colors: dict[str, str], several: set[str]) -> list[ModelLine]:
+def _columns(compared: ComparedRuns) -> list[Column]:
+    """A column for every run, and one for the mean of several on one data set."""
+    columns = []
+    for dataset in compared.datasets:
+        runs = [run for run in compared.runs if run.dataset == dataset]
+        several = len(runs) > 1
+        columns += [Column(dataset, run, run.name if several else "", not several) for run in runs]
+        columns += [Column(dataset, None, f"mean of {len(runs)} runs", True)] if several else []
+    return columns
+
+
+def _lines(compared: ComparedRuns, colors: dict[str, str], columns: Sequence[Column]) -> list[ModelLine]:
     """The rows of the tables."""
-    models, runs, ranking = compared.models, compared.runs, compared.ranking
+    models, ranking = compared.models, compared.ranking
     mean_rank = dict(zip(ranking.models, ranking.mean_ranks, strict=True))
     by_rank = mark_best([mean_rank.get(m) for m in models], -1, lambda v: NOT_KNOWN if v is None else f"{v:.2f}")
     means = mark_best([compared.mean(model) for model in models], 1, percent)
-    columns = [
-        mark_best([cell.miou if (cell := run.models.get(model)) else None for model in models], 1, percent)
-        for run in runs
-    ]
+    scores = [mark_best([_score(compared, column, model) for model in models], 1, percent) for column in columns]
     lines = []
     for row, model in enumerate(models):
-        cells = [run.models.get(model) for run in runs]
         of_datasets = ranking.ranks[:, ranking.models.index(model)] if model in ranking.models else None
         lines.append(
             ModelLine(
                 name=model,
                 role=compared.role(model),
+                weights=compared.weights(model),
                 color=colors[model],
                 mean_rank=by_rank[row],
                 mean=means[row],
-                cells=[column[row] for column in columns],
-                intervals=[_interval(cell) for cell in cells],
+                cells=[column[row] for column in scores],
+                intervals=[_interval(column.run.models.get(model) if column.run else None) for column in columns],
                 ranks=[
                     ""
-                    if of_datasets is None or run.dataset in several
-                    else f"rank {of_datasets[compared.datasets.index(run.dataset)]:g}"
-                    for run in runs
+                    if of_datasets is None or not column.ranked
+                    else f"rank {of_datasets[compared.datasets.index(column.dataset)]:g}"
+                    for column in columns
                 ],
-                costs=_costs([cell for cell in cells if cell is not None]),
+                costs=_costs([run.models[model] for run in compared.runs if model in run.models]),
             )
         )
     return lines
+
+
+def _score(compared: ComparedRuns, column: Column, model: str) -> float | None:
+    """Score in one run, or the mean of the runs on a data set."""
+    if column.run is None:
+        return compared.score(model, column.dataset)
+    cell = column.run.models.get(model)
+    return cell.miou if cell else None
 
 
 def _interval(cell: ModelScore | None) -> str:

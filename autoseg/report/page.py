@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg import __version__
+from autoseg.card_weights import unequal_start
 from autoseg.data.base import DatasetInfo, SegmentationData, default_colors
 from autoseg.report import formats, tables
 from autoseg.report.figures import training_figure
@@ -67,6 +68,7 @@ def render(run: Run, data: SegmentationData | None) -> str:
         verdict=_verdict(run),
         comparison=tables.comparison_table(run.models) if run.models else None,
         unequal_times=_unequal_times(run),
+        unequal_start=unequal_start({model.name: model.weights for model in run.models}),
         classes=tables.class_table(run.models, info.classes) if run.models else None,
         info=info,
         class_colors=[hex_color(c) for c in info.colors],

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from autoseg.card_weights import pretrained_weights
 from autoseg.errors import Problem, UserError
 from autoseg.report.palette import model_colors
 from autoseg.report.reading import mean, number, read_config, read_history, read_lines, read_object
@@ -58,6 +59,12 @@ class ModelRun:
         """The training whose predictions are on disk: the first seed."""
         with_pictures = [run for run in self.runs if (run.folder / "predictions").is_dir()]
         return next(iter(with_pictures or self.runs), None)
+
+    @property
+    def weights(self) -> str | None:
+        """The pretrained weights from which it began, as its description says; None for one from scratch."""
+        builds = [build for run in self.runs if isinstance(build := run.card.get("build"), dict)]
+        return next(filter(None, map(pretrained_weights, builds)), None)
 
     def mean(self, key: str) -> float | None:
         """Mean over the seeds of a number of ``comparison.json``; None when no seed has it."""

@@ -87,13 +87,20 @@ class Enas(OneShot):
         """The patches on which sampled architectures are scored."""
         return RewardBatches(task, patch, self.rewards, self.reward_patches)
 
-    def training_steps(self, steps_per_epoch: int) -> float:
+    def training_steps(self, steps_per_epoch: int, batch: int = 1) -> float:
         """Length of the search in training steps of one path, to predict its time.
 
-        A forward pass counts as a third of a step; rewards are taken as scored on twice the batch.
+        A forward pass counts as a third of a step, one of more patches for as many times as much.
 
         Args:
             steps_per_epoch: Training batches in an epoch.
+            batch: Patches in a training batch.
+
+        Example:
+            >>> short = Enas(epochs=1, warmup=0, rewards=8, candidates=0)
+            >>> round(short.training_steps(100, batch=4), 1)  # rewards on twice the batch
+            105.3
         """
-        scored = (1 - self.warmup) * self.rewards * 2 / 3
+        batches = 2 if self.reward_patches is None else self.reward_patches / batch
+        scored = (1 - self.warmup) * self.rewards * batches / 3
         return super().training_steps(steps_per_epoch) + self.epochs * scored

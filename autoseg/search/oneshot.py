@@ -16,34 +16,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from nni.nas.evaluator.pytorch import Lightning
-from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
-from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
 from autoseg.errors import Problem, UserError, raise_if
 from autoseg.runfolder import Journal
 from autoseg.search.candidates import Pool, concluded, score_pool
-from autoseg.search.keeper import SearchKeeper
-from autoseg.search.nni_paths import FromPool, PathStrategy
 from autoseg.search.objective import CostMeter
 from autoseg.search.shared_weights import Optimiser, SharedWeights
-from autoseg.search.silent import SilentKeeper, Unwritten
-from autoseg.search.supernet import PathSupernet, use_batch_statistics
+from autoseg.search.silent import Unwritten
+from autoseg.search.supernet import PathSupernet
+from autoseg.search.supernet_training import train_supernet
 from autoseg.search.task import Candidate, SearchResult, SearchTask
 from autoseg.spaces.base import decisions
 from autoseg.statefile import load_tree
 from autoseg.train.clock import Stopwatch
 from autoseg.train.compute import seed_everything
 from autoseg.train.distributed import agreed, check_batch
-from autoseg.train.fit import EpochSeed, make_trainer, quiet_lightning
-from autoseg.train.instep import make_clock
-from autoseg.train.module import Optimisation, SegmentationModule
+from autoseg.train.module import Optimisation
 from autoseg.train.recipe import Recipe
-from autoseg.train.trainer import train_loader
 
 POOL_SEED = 1 << 20
 STATE = "state.safetensors"
@@ -206,10 +198,10 @@ class OneShot(ABC):
         check_batch(compute, task.recipe.batch)
         pool = agreed(compute, lambda: Pool.read(task.folder))
         if pool is None:
-            engine = self._train("search", task, journal, watch, meter)
+            engine = train_supernet(self, "search", task, task.folder / STATE, journal, watch)
             pool = agreed(compute, lambda: self._drawn_pool(task, engine, meter, watch))
         if self.tuning:
-            self._train("tuning", task, journal, watch, meter, pool)
+            train_supernet(self, "tuning", task, task.folder / STATE, journal, watch, pool)
         return pool
 
     def _drawn_pool(self, task: SearchTask, engine: Any, meter: CostMeter, watch: Stopwatch) -> Pool:
@@ -253,73 +245,15 @@ class OneShot(ABC):
         """
         return score_pool(task, supernet, pool, journal, watch, meter)
 
-    def _length(self, phase: str, task: SearchTask) -> tuple[int | None, float | None]:
-        """Epochs and seconds of a phase, one of them None."""
+    def length(self, phase: str, task: SearchTask) -> tuple[int | None, float | None]:
+        """Epochs and seconds of a phase, one of them None.
+
+        Args:
+            phase: ``"search"`` or ``"tuning"``.
+            task: The search, with a budget in seconds or without.
+        """
         share = self.tuning if phase == "tuning" else 1 - self.tuning
         if task.seconds is not None:
             return None, task.seconds * share * (1 - self.scoring)
         tuning = max(1, round(self.tuning * self.epochs)) if self.tuning else 0
         return (tuning if phase == "tuning" else max(1, self.epochs - tuning)), None
-
-    def _train(
-        self,
-        phase: str,
-        task: SearchTask,
-        journal: Journal,
-        watch: Stopwatch,
-        meter: CostMeter,
-        pool: Pool | None = None,
-    ) -> Any:
-        """Train the supernet in one phase, from the state on disk where there is one; returns NNI's module."""
-        state_file = task.folder / STATE
-        saved = agreed(task.compute, lambda: load_tree(state_file) if state_file.exists() else None)
-        state = saved if saved and saved["phase"] == phase else None
-        inherited = saved if saved and saved["phase"] != phase else None
-        if state:
-            first = state["first_epoch"]
-        else:
-            first = int(inherited["epoch"]) + 1 if inherited else 0
-        epochs, seconds = self._length(phase, task)
-        spent = state["spent"] if state else 0.0
-        clock = make_clock(task.compute, epochs=epochs, seconds=seconds, spent=spent, first_epoch=first)
-        start = int(state["epoch"]) + 1 if state else first
-        end = None if epochs is None else first + epochs
-
-        seed_everything(task.seed, first)
-        network: Any = use_batch_statistics(task.build_space())
-        divisor = int(getattr(network, "size_divisor", 1))
-        most = None if task.seconds is None else self.steps_in_time
-        train = train_loader(task.train, task.info, task.normalisation, task.recipe, task.seed, divisor, most)
-        clock.pass_share = train.pass_share
-        if pool is None:
-            warm = min(round(self.warmup * epochs), epochs - 1) if epochs is not None else 1 << 30
-            strategy, warmup = self.engine(task, epochs, warm), self.warmup
-            learning = self.learning_batches(task, task.recipe.patch_side(divisor), train)
-        else:
-            strategy, warmup, learning = PathStrategy(lambda space: FromPool(pool.paths)), 0.0, []
-        compute = task.compute.without_scaling()
-        module = SegmentationModule(
-            task.recipe.build_loss(), task.info.num_classes, self.optimisation(task.recipe), clock, compute
-        )
-        make_keeper = SearchKeeper if compute.rank == 0 else SilentKeeper
-        keeper = make_keeper(phase, clock, warmup, journal, state_file, state, watch, task.progress)
-        loaders = [loader for loader in (train, learning) if hasattr(loader, "set_epoch")]
-        trainer = make_trainer(compute, [EpochSeed(task.seed, *loaders), keeper], end, start)
-        evaluator = Lightning(module, trainer, train_dataloaders=train, val_dataloaders=learning)
-        strategy.initialize(RawFormatModelSpace(network, evaluator), SequentialExecutionEngine())
-        self.prepare(network)
-        network.to(task.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if inherited:
-            wanted = network.state_dict().keys()
-            network.load_state_dict({k: v for k, v in inherited["weights"].items() if k in wanted})
-        if start == end or (state is not None and clock.over):  # only what comes after it was missing
-            strategy.oneshot_module.set_model(strategy.supernet)
-            keeper.restore(None, strategy.oneshot_module)
-        else:
-            task.progress.begin(phase, clock.total, clock.unit)
-            with quiet_lightning():
-                strategy.run()
-            task.progress.end(phase, f"{sum(row['kind'] == 'epoch' for row in journal.rows) - first} epochs")
-        engine = strategy.oneshot_module
-        engine.to(task.compute.device)
-        return engine

@@ -21,7 +21,6 @@ from autoseg.config import load_config
 from autoseg.data.facts import data_facts
 from autoseg.data.images import read_image
 from autoseg.durations import parse_duration
-from autoseg.environment import data_hash
 from autoseg.errors import Interrupted, Problem, UserError, raise_if
 from autoseg.experiment import claimed, run
 from autoseg.jobs import measure_costs, train_and_test
@@ -115,7 +114,7 @@ def write_report_again(path: Path) -> Path:
         if all_done(folder, plan) or (folder.failures.exists() and folder.comparison.exists()):
             comparison = compare(folder, plan.models, plan.seeds)
             write_json(folder.comparison, comparison)
-            complete_cards(folder, comparison, plan.data or (data_facts(data, data_hash(data)) if data else None))
+            complete_cards(folder, comparison, plan.data or (data_facts(data) if data else None))
     return write_report(path, data)
 
 
@@ -131,7 +130,9 @@ def train_one(file: Path, model: str, out: Path | None, preset: str | None, over
     folder = RunFolder(out or Path("runs") / f"{config.name}-{spec.label}")
     with claimed(folder), shown_progress() as progress:
         prepared = prepare(config)
-        recipe, _ = infer_recipe(config, prepared.data, prepared.loss_options)
+        recipe, notes = infer_recipe(config, prepared.data, prepared.loss_options)
+        for note in notes:
+            _say(wrapped(f"note: {note}", "  "))
         plan = Plan(recipe, None, [spec.label], [config.seed])
         train_and_test(folder, prepared, plan, spec, config.seed, progress)
         measure_costs(folder, prepared, [spec], config.seed)
@@ -141,10 +142,12 @@ def train_one(file: Path, model: str, out: Path | None, preset: str | None, over
     return {key: result[key] for key in ("model", "seed", "miou", "dice", "accuracy", "iou_per_class", "params")}
 
 
-def test_model(model: Path, data_file: Path, overrides: list[str], device: str | None) -> dict[str, Any]:
+def test_model(
+    model: Path, data_file: Path, preset: str | None, overrides: list[str], device: str | None
+) -> dict[str, Any]:
     """``autoseg test``: scores on the test split of another experiment file."""
     segmenter = load(model, device or "auto")
-    data = load_data(load_experiment(data_file, overrides))
+    data = load_data(load_experiment(data_file, overrides, preset))
     if (data.info.channels, data.info.num_classes) != (segmenter.info.channels, segmenter.info.num_classes):
         raise UserError(
             Problem(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from autoseg.compare_runs import compare_runs
 from autoseg.compare_words import headline, ranks_sentence
-from autoseg.errors import Problem, UserError
 from autoseg.terminal.tables import runs_table
 
 
@@ -27,8 +26,6 @@ def show_comparison(runs: list[Path], out: Path | None, as_json: bool) -> str:
     if out is not None:
         from autoseg.report.compare_page import write_comparison
 
-        if out.exists() and not out.is_dir():
-            raise UserError(Problem("is a file, not a folder", str(out), "choose another folder with --out"))
         page, _ = write_comparison(compared, out)
         print(f"page: {page}", file=sys.stderr)
     if as_json:

@@ -35,7 +35,7 @@ def fetch_data(name: str, to: Path | None) -> Path:
     _say(wrapped(f"please cite: {source.citation}", "  "))
     with shown_progress() as progress:
         folder = fetch(name, to, progress).folder
-    if folder != (data_home() / name).absolute():
+    if folder != (data_home() / name).resolve():
         _say(f"use it with --set data.options.path={folder}")
     return folder
 

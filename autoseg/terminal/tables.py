@@ -131,7 +131,8 @@ def runs_table(compared: ComparedRuns, sentences: Sequence[str]) -> str:
         cells = [run.models.get(name) for run in compared.runs]
         shown = [f"{_percent(c.miou)}\n{'–'.join(map(_percent, c.miou_interval))}" if c else "n/a" for c in cells]
         rank = f"{ranks[name]:.2f}" if name in ranks else "n/a"
-        table.add_row(name, rank, *shown, *([_percent(compared.mean(name))] if mean else []))
+        label = f"{name}\npretrained" if compared.weights(name) else name
+        table.add_row(label, rank, *shown, *([_percent(compared.mean(name))] if mean else []))
     return "\n".join([_render(table), "", "mIoU in percent, with its 95 % interval.", *map(wrapped, sentences)])
 
 

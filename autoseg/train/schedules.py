@@ -119,8 +119,8 @@ class CosineRestarts:
     """A cosine from the highest learning rate to zero, again and again, with a decay on top.
 
     Attributes:
-        period: Passes over the training patches until the first restart.
-        growth: Each period is this many times as long as the one before; 1 or more.
+        period: Passes over the training patches until the first restart, 0.01 or more.
+        growth: Each period is this many times as long as the one before, 1..1000.
         decay: Factor per pass after ``decay_from``; 1 for none.
         decay_from: Passes without decay.
 
@@ -143,19 +143,32 @@ class CosineRestarts:
 
     def __post_init__(self) -> None:
         _check(
-            (self.period > 0, "period", "must be above 0"),
-            (self.growth >= 1, "growth", "must be 1 or more"),
+            (self.period >= 0.01, "period", "must be 0.01 or more"),
+            (1 <= self.growth <= 1000, "growth", "must be in 1..1000"),
             (0 < self.decay <= 1, "decay", "must be above 0 and at most 1"),
             (self.decay_from >= 0, "decay_from", "must not be negative"),
         )
 
     def __call__(self, peak: float, done: float, passes: float) -> float:
         """The learning rate."""
-        since, length = passes, self.period
-        while since >= length:
-            since -= length
-            length *= self.growth
-        return _falling(peak, since / length, 0.0) * self.decay ** max(0.0, passes - self.decay_from)
+        number = self._restarts(passes)
+        position = (passes - self._start(number)) / (self.period * self.growth**number)
+        return _falling(peak, position, 0.0) * self.decay ** max(0.0, passes - self.decay_from)
+
+    def _restarts(self, passes: float) -> int:
+        """How many restarts there were: the largest n that has ``_start(n) <= passes``."""
+        if self.growth == 1:
+            return int(passes // self.period)
+        number = int(math.log1p(passes / self.period * (self.growth - 1)) / math.log(self.growth))
+        if self._start(number + 1) <= passes:  # the logarithms are rounded
+            return number + 1
+        return number - 1 if self._start(number) > passes else number
+
+    def _start(self, number: int) -> float:
+        """Passes before the restart of this number: a geometric series."""
+        if self.growth == 1:
+            return number * self.period
+        return self.period * (self.growth**number - 1) / (self.growth - 1)
 
 
 SCHEDULES: dict[str, type[Any]] = {

@@ -14,7 +14,7 @@ from autoseg.train.verdict import ModelResult, interval
 _TAILS = (2.5, 97.5)  # percentiles of a 95 % interval
 
 
-def score_intervals(confusions: npt.ArrayLike, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
+def score_intervals(confusions: npt.ArrayLike, draws: int = 2000, seed: int = 0) -> dict[str, Any]:
     """95 % percentile intervals of the scores when the test images are drawn again with replacement.
 
     Args:

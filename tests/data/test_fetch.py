@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -252,6 +254,59 @@ def test_a_file_that_is_gone_and_a_connection_that_breaks(road: Source, server: 
 def test_a_server_that_does_not_tell_the_length(road: Source, server: Server) -> None:
     server.tells_length = False
     assert fetch("camvid").new
+
+
+def _refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    assert main(["fetch", "camvid", *options]) == 2
+    told = capsys.readouterr().err
+    assert "internal error" not in told
+    return " ".join(told.split())
+
+
+def test_folders_that_cannot_be_written_to_are_found_before_the_download(
+    road: Source, server: Server, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    fix = "-> choose another folder with --to, or by the variable AUTOSEG_DATA"
+    assert re.search(rf"cannot write to /proc/x: \w+.* {fix}", _refused(capsys, "--to", "/proc/x"))
+    (tmp_path / "file").write_text("")
+    assert f"{tmp_path / 'file'}: there is something else" in _refused(capsys, "--to", str(tmp_path / "file"))
+    told = _refused(capsys, "--to", str(tmp_path / "file" / "inside"))
+    assert f"cannot write to {tmp_path / 'file' / 'inside'}: Not a directory {fix}" in told
+    monkeypatch.setenv("AUTOSEG_DATA", str(tmp_path / "file"))
+    assert f"cannot write to {tmp_path / 'file' / 'checksums.json'}: " in _refused(capsys)
+    assert f"{tmp_path / 'file' / 'checksums.json'}: " in _refused(capsys, "--to", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("AUTOSEG_DATA", str(home))
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "disk")
+    told = _refused(capsys, "--to", str(tmp_path / "disk"))
+    assert f"choose a folder in it: --to {tmp_path / 'disk' / 'camvid'}" in told
+    assert server.asked == []
+
+
+def test_a_linked_folder_is_filled(road: Source, tmp_path: Path) -> None:
+    (tmp_path / "large-disk").mkdir()
+    (tmp_path / "link").symlink_to("large-disk")
+    assert fetch("camvid", tmp_path / "link").folder == tmp_path / "large-disk"
+    assert (tmp_path / "link").is_symlink() and len(camvid(path=tmp_path / "link").train) == 3
+
+
+def test_a_full_disk(road: Source, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip  # noqa: E501
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pooch.retrieve", full)
+    assert f"cannot write to {home / 'camvid'}: No space left on device -> make room there; or" in _refused(capsys)
+    assert _left(home) == []
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"http://a": 3}'])
+def test_broken_checksums(road: Source, server: Server, home: Path, content: str) -> None:
+    home.mkdir()
+    (home / "checksums.json").write_text(content)
+    with pytest.raises(UserError, match=r"checksums.json: these are no checksums of downloads\n  -> remove the file"):
+        fetch("camvid")
+    assert server.asked == [] and (home / "checksums.json").read_text() == content
 
 
 CODE = """

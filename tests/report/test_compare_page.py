@@ -10,6 +10,7 @@ import pytest
 from finished_runs import write_run
 
 from autoseg.compare_runs import ComparedRuns, compare_runs
+from autoseg.errors import UserError
 from autoseg.ranks import rank
 from autoseg.report.compare_figures import rank_figure
 from autoseg.report.compare_page import render_comparison, write_comparison
@@ -60,9 +61,39 @@ def test_one_run_has_a_page_without_ranks_to_test(tmp_path: Path) -> None:
 
 
 def test_several_runs_of_one_data_set_are_told_apart(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / name, "tem", {"unet": 0.5}) for name in ("first", "second")]
-    page = render_comparison(compare_runs(runs))
-    assert "tem, 2 runs" in page and '<span class="note">second</span>' in page and ">rank 1<" not in page
+    scores = {"first": {"unet": 0.5, "enet": 0.7, "fpn": 0.9}, "second": {"unet": 0.8, "enet": 0.64}}
+    page = render_comparison(compare_runs([write_run(tmp_path / name, "tem", scores[name]) for name in scores]))
+    assert "tem, 2 runs" in page and '<span class="note">second</span>' in page
+    # The mean of the runs has the ranks: enet (0.7 + 0.64) / 2, unet (0.5 + 0.8) / 2; fpn has none.
+    assert '<span class="note">mean of 2 runs</span>' in page
+    assert '<td><span class="best">67.0</span><span class="note">rank 1</span></td>' in page
+    assert '<td>65.0<span class="note">rank 2</span></td>' in page and page.count(">rank ") == 2
+    assert '<span class="best">90.0</span><span class="note">88.0–91.0</span></td>' in page
+    assert "fpn is not in all runs on tem" in page
+
+
+def test_pretrained_weights_are_marked(tmp_path: Path) -> None:
+    entry = {"name": "fpn", "options": {"weights": "/home/me/r18.pth"}, "as": "fpn"}
+    run = write_run(tmp_path / "a", "tem", {"searched": 0.5, "fpn": 0.7}, config={"baselines": [entry]})
+    page = render_comparison(compare_runs([run]))
+    assert '<span class="note">baseline · pretrained: r18.pth</span>' in page and page.count("pretrained: ") == 1
+    assert "fpn (r18.pth) began with pretrained weights, the others from scratch." in page and "/home" not in page
+
+
+@pytest.mark.parametrize("where", ["/proc/x", "file", "file/x", "closed/x", "a" * 300])
+def test_a_folder_that_cannot_be_written_is_a_problem_of_the_user(
+    compared: ComparedRuns, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    if where == "closed/x":  # permissions do not stop root
+
+        def refused(*arguments: object, **named: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("autoseg.runfolder.tempfile.mkstemp", refused)
+    with pytest.raises(UserError, match="the comparison cannot be written there") as raised:
+        write_comparison(compared, tmp_path / where)
+    assert raised.value.problems[0].where == str(tmp_path / where)
 
 
 def test_the_diagram_has_every_model_the_distance_and_a_line_for_each_group() -> None:

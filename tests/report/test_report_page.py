@@ -158,6 +158,18 @@ def test_the_comparison_table(run_dir: Path, data: SegmentationData) -> None:
         assert row[4] == f"{50 * sum(seed['accuracy'] for seed in entry['seeds']):.1f}"
 
 
+def test_pretrained_weights_are_marked(run_dir: Path) -> None:
+    assert "All models were trained from scratch under the same protocol" in page(run_dir, None).text
+    description = run_dir / "models/unet/seed-0/model.json"
+    content = json.loads(description.read_text())
+    content["build"]["options"] = {"weights": "/home/me/resnet18.pth"}
+    description.write_text(json.dumps(content))
+    found = page(run_dir, None)
+    assert cells(found.tables["comparison"][2])[0] == "unet baseline · pretrained: resnet18.pth"
+    assert "All models were trained under the same protocol" in found.text and "from scratch under" not in found.text
+    assert "No equal comparison: unet (resnet18.pth) began with pretrained weights" in found.text
+
+
 def test_the_best_of_each_column_is_marked(run_dir: Path) -> None:
     html = write_report(run_dir, None).read_text()
     table = html[html.index('<table class="comparison">') : html.index("</table>")]

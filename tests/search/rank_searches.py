@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from toy import planted_task
 from trial_tools import toy_spaces
@@ -13,6 +14,7 @@ from trial_tools import toy_spaces
 from autoseg import registry
 from autoseg.search.objective import CostMeter, Objective
 from autoseg.search.oneshot import OneShot
+from autoseg.search.supernet_training import train_supernet
 from autoseg.train.compute import Compute
 
 
@@ -21,14 +23,13 @@ def search(compute: Compute, folder: str, name: str, seconds: float | None = Non
     strategy: Any = registry.load("strategy", name)(**options)
     one_shot: OneShot = getattr(strategy, "_search", strategy)  # the AutoSegNet plugin has two modes
     learned: list[Any] = []
-    train = one_shot._train
 
     def noted(*arguments: Any) -> Any:
-        engine = train(*arguments)
+        engine = train_supernet(*arguments)
         weights = engine.training_module.model.state_dict()
         learned.append(
             {
-                "phase": arguments[0],
+                "phase": arguments[1],
                 "weights": {key: value.tolist() for key, value in weights.items()},
                 "distribution": {key: list(row.values()) for key, row in engine.distribution().items()},
                 "greedy": engine.draw(True) if one_shot.learns else None,
@@ -36,12 +37,11 @@ def search(compute: Compute, folder: str, name: str, seconds: float | None = Non
         )
         return engine
 
-    one_shot._train = noted  # type: ignore[method-assign]
     limits = Objective(max_latency_ms=1000.0)  # each rank would measure other latencies
     task = replace(planted_task(Path(folder) / "search", 0), compute=compute, seconds=seconds, objective=limits)
     if compute.rank:
         CostMeter.of = _not_here  # type: ignore[method-assign]
-    with toy_spaces():
+    with toy_spaces(), mock.patch("autoseg.search.oneshot.train_supernet", noted):
         found = one_shot.search(task) if compute.rank == 0 else one_shot.take_part(task)
     (Path(folder) / f"rank-{compute.rank}.json").write_text(json.dumps(learned))
     return found

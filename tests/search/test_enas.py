@@ -393,6 +393,11 @@ def test_length_in_training_steps() -> None:
     # 10 epochs of 100 steps; 7 of them score 16 architectures by a forward (a third) on twice the batch.
     strategy = Enas(epochs=10, warmup=0.3, rewards=16, candidates=5)
     assert strategy.training_steps(100) == pytest.approx(10 * 100 + 7 * 16 * 2 / 3 + 5)
+    assert strategy.training_steps(100, batch=8) == strategy.training_steps(100)
+    strategy = Enas(epochs=300, warmup=0, rewards=500, rewards_per_update=10, reward_patches=63, candidates=12)
+    # ED-NAS: 440 steps of one image; 500 architectures, each a forward on 63 images, are 10500 steps beside them.
+    assert strategy.training_steps(440, batch=1) == pytest.approx(300 * (440 + 500 * 63 / 3) + 12)
+    assert strategy.training_steps(440, batch=63) == pytest.approx(300 * (440 + 500 / 3) + 12)
 
 
 def test_bfloat16(tmp_path: Path) -> None:

@@ -153,10 +153,10 @@ def test_pretrained_weights_are_not_fetched_to_be_replaced(tmp_path: Path, monke
     pretrained = ModelSpec("deep", "baseline", model="deeplabv3", options={**options, "weights": "imagenet"})
     ModelFile(pretrained, INFO, NORMALISATION, {}).save(tmp_path, network)
 
-    def fetch(*arguments: object) -> None:
+    def fetch(*arguments: object, **named: object) -> None:
         pytest.fail("pretrained weights were fetched")
 
-    monkeypatch.setattr("autoseg.baselines.smp._download", fetch)
+    monkeypatch.setattr("autoseg.baselines.pretrained.get_encoder", fetch)
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", fetch)
     described, loaded = ModelFile.load(tmp_path)
     assert described.spec == pretrained

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import pickle
+import time
 
 import pytest
 
@@ -94,6 +95,28 @@ def test_restarts_stay_in_their_bounds() -> None:
     assert rates[-1] == pytest.approx(0.0188, abs=5e-5)
 
 
+@pytest.mark.parametrize("growth", [1.0, 1.001, 1.5, 2.0, 3.0, 1000.0])
+@pytest.mark.parametrize("period", [0.3, 1.0, 10.0])
+def test_restarts_are_where_a_walk_finds_them(period: float, growth: float) -> None:
+    """The closed form against adding up one period after the other, in and between the restarts."""
+    schedule, start, length = CosineRestarts(period=period, growth=growth), 0.0, period
+    for _ in range(20):
+        middle = start + length / 2
+        assert schedule(1.0, 0.0, middle) == pytest.approx(0.5, abs=1e-6)
+        assert schedule(1.0, 0.0, start + 0.01 * length) > 0.99 and schedule(1.0, 0.0, start + 0.99 * length) < 0.01
+        start, length = start + length, length * growth
+
+
+def test_restarts_without_number_take_no_time() -> None:
+    began = time.monotonic()
+    for growth in (1.0, 1.0 + 1e-9, 1.01):
+        assert 0 <= CosineRestarts(period=0.01, growth=growth)(1.0, 0.0, 1e9) <= 1
+    assert time.monotonic() - began < 1  # one period after the other would be 1e11 of them
+    for options in ({"period": 1e-300}, {"growth": float("inf")}):
+        with pytest.raises(UserError):
+            CosineRestarts(**options)
+
+
 def test_other_restarts() -> None:
     assert CosineRestarts(period=4, growth=1, decay=0.5, decay_from=2)(1.0, 0.0, 4) == pytest.approx(0.25)
     assert CosineRestarts(period=4, growth=1)(1.0, 0.0, 6) == pytest.approx(0.5)
@@ -118,8 +141,8 @@ def test_names_make_schedules_that_can_be_sent_to_another_process() -> None:
             "cosine-restarts",
             {"period": 0, "growth": 0.5},
             [
-                "schedule.period: 'period' must be above 0 -> change it",
-                "schedule.growth: 'growth' must be 1 or more -> change it",
+                "schedule.period: 'period' must be 0.01 or more -> change it",
+                "schedule.growth: 'growth' must be in 1..1000 -> change it",
             ],
         ),
     ],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from autoseg.train.score_intervals import score_intervals
+from autoseg.train.verdict import ModelResult, interval
 
 
 def test_equal_images_leave_no_doubt() -> None:
@@ -23,6 +24,12 @@ def test_two_images_give_the_ends_that_are_drawn_most_often() -> None:
     assert found["accuracy"] == [0.5, 1.0]
     assert found["iou_per_class"] == [[0.5, 1.0], [0.0, 1.0]]
     assert found["miou"] == [0.25, 1.0]
+
+
+def test_the_interval_of_the_miou_is_that_of_the_comparison() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 100, (9, 2, 2))
+    assert score_intervals(counts)["miou"] == list(interval(ModelResult("finalist", counts[None], (7,))))
 
 
 def test_more_images_make_it_narrower() -> None:
