@@ -40,6 +40,16 @@ class OptionsOf:
     plugin: Any
 
 
+def is_file_name(text: str) -> bool:
+    """Whether the value of an option that takes names and files means a file: it has a ``/`` or an ending.
+
+    Example:
+        >>> is_file_name("imagenet"), is_file_name("encoder.pth"), is_file_name("./encoder")
+        (False, True, True)
+    """
+    return os.sep in text or bool(Path(text).suffix)
+
+
 def options_of(obj: Any) -> dict[str, Parameter]:
     """Keyword options that a plugin class or callable accepts.
 
@@ -254,7 +264,7 @@ def _resolve(value: Any, annotation: Any, base: Path) -> Any:
         items = [part for option in _alternatives(annotation) for part in typing.get_args(option)]
         return [_resolve(item, Path, base) for item in value] if Path in items else value
     kinds = _alternatives(annotation)
-    is_name = isinstance(value, str) and str in kinds and not (os.sep in value or Path(value).suffix)
+    is_name = isinstance(value, str) and str in kinds and not is_file_name(value)
     if isinstance(value, str | os.PathLike) and Path in kinds and not is_name:
         return Path(os.path.abspath(base / Path(value).expanduser()))
     return value

@@ -11,7 +11,6 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from importlib import metadata
 from typing import Any
 
@@ -133,6 +132,9 @@ def kind_named(word: str) -> str:
     for kind, group in KINDS.items():
         if word in (kind, group, group.removeprefix("autoseg.")):
             return kind
+    if registry_patterns.is_glob(word):
+        fix = f"for names: autoseg list models '{word}'"
+        raise UserError(Problem(f"'{word}' is no kind of plugin", fix=fix))
     raise UserError(Problem(f"unknown kind of plugin '{word}'", fix=did_you_mean(word, KINDS)))
 
 
@@ -143,19 +145,21 @@ def get(kind: str, name: str) -> Plugin:
 
     Args:
         kind: A key of :data:`KINDS`.
-        name: The plugin's name, or ``distribution:name``.
+        name: The plugin's name, or ``distribution:name``; with the distribution, a pattern gives the family itself.
 
     Raises:
-        UserError: No such plugin, or two distributions offer one of this name.
+        UserError: No such plugin, or two distributions offer one of this name, or it is a pattern.
     """
     known = plugins(kind)
     distribution, colon, short = name.rpartition(":")
-    matches = [p for p in known if p.name == name]
+    matches = [p for p in known if p.name == name or (registry_patterns.is_pattern(name) and p.qualified_name == name)]
+    if registry_patterns.is_pattern(name) and not (colon and matches):
+        raise UserError(registry_patterns.no_name(kind_named(kind), name, known))
     if not matches:
         own = [p for p in known if colon and _normal(p.distribution) == _normal(distribution)]
         matches = _called(short, own) if own else _called(name, known)
     if not matches:
-        fix = registry_patterns.suggest(short, known)
+        fix = registry_patterns.suggest(short, known, kind_named(kind))
         raise UserError(Problem(f"there is no {kind_named(kind)} called '{name}'", fix=fix))
     if len(matches) > 1:
         origins = " and ".join(f"{p.distribution} {p.version}" for p in matches)
@@ -200,6 +204,8 @@ def check_options(
     def place(*keys: str) -> str:
         return where(*keys) if callable(where) else ".".join((where, *keys))
 
+    if registry_patterns.is_pattern(name):
+        raise UserError(registry_patterns.no_name(kind_named(kind), name, plugins(kind)))
     return check_against(options_of(load(kind, name)), options, place, complete=complete)
 
 
@@ -230,7 +236,7 @@ def listing(kind: str | None = None, glob: str | None = None) -> list[dict[str, 
     if glob is None:
         return [_row(plugin, errors.get(plugin)) for plugin in found]
     broken = [plugin for plugin in found if errors.get(plugin)]
-    rows = [_row(plugin, errors[plugin]) for plugin in broken if fnmatchcase(plugin.name, glob)]
+    rows = [_row(plugin, errors[plugin]) for plugin in broken if registry_patterns.touches(plugin.name, glob)]
     for item in registry_patterns.expand([plugin for plugin in found if plugin not in broken], glob):
         rows.append(_row(*item) if isinstance(item, tuple) else _row(item, None))
     return sorted(rows, key=lambda row: (row["kind"], row["name"], row["distribution"]))

@@ -2,7 +2,8 @@
 
 What such an entry point names is called the family's resolver: a callable from the full name
 (``"fpn-resnet34"``) to the plugin itself. It raises :class:`~autoseg.errors.UserError` for a name it does
-not know, and may have a function ``names()`` with all the names it does know, for listings and suggestions.
+not know, and may have a function ``names()`` with all the names it does know, for listings and suggestions, and
+a text ``example`` with one of them, for messages.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from autoseg.errors import UserError, did_you_mean
+from autoseg.errors import Problem, UserError, did_you_mean
 from autoseg.registry_probe import reason
 
 if TYPE_CHECKING:
     from autoseg.registry import Plugin
 
 log = logging.getLogger(__name__)
+
+_SPECIAL = "*?["
+_FEW = 12  # names that a message can hold
 
 
 def members(plugins: Iterable[Plugin], name: str) -> list[Plugin]:
@@ -55,6 +59,37 @@ def is_pattern(name: str) -> bool:
     return "*" in name
 
 
+def is_glob(text: str) -> bool:
+    """Whether a text has a wildcard.
+
+    Example:
+        >>> is_glob("unet*"), is_glob("fpn-resnet??"), is_glob("unet")
+        (True, True, False)
+    """
+    return any(character in text for character in _SPECIAL)
+
+
+def no_name(kind: str, pattern: str, plugins: Iterable[Plugin]) -> Problem:
+    """What to say where a pattern stands in the place of a name.
+
+    Args:
+        kind: Kind of plugin, in singular.
+        pattern: What was given; a distribution may stand before it.
+        plugins: Registered plugins of the kind.
+    """
+    short = pattern.rpartition(":")[2]
+    family = next((plugin for plugin in plugins if plugin.name in (short, pattern)), None)
+    show = f"autoseg list {kind} '{short}'"
+    if family is None:
+        return Problem(f"'{pattern}' is a pattern, not the name of a {kind}", fix=f"{show} shows the names")
+    try:
+        example = getattr(family.load(), "example", "")
+    except UserError:
+        example = ""
+    named = f"name a member such as {example}; " if example else "name a member; "
+    return Problem(f"'{pattern}' is a family", fix=f"{named}{show}")
+
+
 def names_within(family: Plugin) -> list[str]:
     """The names that a family says it offers, sorted; the family is imported for that.
 
@@ -83,29 +118,46 @@ def could_hold(pattern: str, glob: str) -> bool:
     return fit and (end.endswith(last) or last.endswith(end))
 
 
-def suggest(name: str, plugins: Sequence[Plugin]) -> str:
+def touches(name: str, glob: str) -> bool:
+    """Whether a glob hits a registered name, or may hit inside the family that it stands for.
+
+    Example:
+        >>> touches("fpn", "fpn*"), touches("fpn-*", "fpn-res*"), touches("fpn-*", "unet*")
+        (True, True, False)
+    """
+    return fnmatchcase(name, glob) or (is_pattern(name) and could_hold(name, glob))
+
+
+def suggest(name: str, plugins: Sequence[Plugin], kind: str) -> str:
     """What somebody who wrote an unknown name may have meant.
 
-    The names inside the families are looked at only where no other is close, because they must be imported.
+    Capital letters do not matter. The names inside the families are looked at only where no other is close, because
+    they must be imported.
 
     Args:
         name: The unknown name.
         plugins: Registered plugins of the kind.
+        kind: The kind, for the command that shows them where nothing is close and there are many.
     """
-    known = {plugin.name for plugin in plugins}
-    fix = did_you_mean(name, known)
-    families = [plugin for plugin in plugins if is_pattern(plugin.name)]
-    if not families or (fix.startswith("did you mean") and not is_pattern(fix)):
-        return fix
+    known = {plugin.name for plugin in plugins if not is_pattern(plugin.name)}
+    if close := _closest(name, known):
+        return f"did you mean '{close}'?"
     offered: set[str] = set()
-    for family in families:
+    for family in (plugin for plugin in plugins if is_pattern(plugin.name)):
         try:
             offered.update(names_within(family))
         except (Exception, SystemExit) as error:
             log.debug("the names of %s are not known: %s", family.name, reason(error))
-    if difflib.get_close_matches(name, sorted(offered), n=1, cutoff=0.6):
-        return did_you_mean(name, offered)
-    return did_you_mean(name, known)
+    if close := _closest(name, offered):
+        return f"did you mean '{close}'?"
+    return did_you_mean(name, known) if len(known) <= _FEW else f"autoseg list {kind} shows what there is"
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    """The known name that differs least, or not at all but for capital letters; empty when none is close."""
+    lower = {text.lower(): text for text in sorted(known)}
+    close = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.6)
+    return lower[close[0]] if close else ""
 
 
 def expand(plugins: Iterable[Plugin], glob: str) -> list[Plugin | tuple[Plugin, str]]:
@@ -138,5 +190,5 @@ def expand(plugins: Iterable[Plugin], glob: str) -> list[Plugin | tuple[Plugin, 
 
 def _ends(pattern: str) -> tuple[str, str]:
     """The literal text before the first and behind the last wildcard."""
-    special = [index for index, character in enumerate(pattern) if character in "*?[]"]
+    special = [index for index, character in enumerate(pattern) if character in f"{_SPECIAL}]"]
     return (pattern[: special[0]], pattern[special[-1] + 1 :]) if special else (pattern, pattern)

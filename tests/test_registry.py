@@ -85,6 +85,7 @@ def test_kinds_in_singular_and_plural() -> None:
         "loss", "loss", "strategy", "model",
     ]  # fmt: skip
     assert "did you mean 'space'?" in problem(lambda: listing("spase"))
+    assert problem(lambda: listing("unet*")).endswith("  -> for names: autoseg list models 'unet*'")
 
 
 def test_unknown_name_suggests(site: Path) -> None:
@@ -322,6 +323,7 @@ def sizes(name):
     return build
 
 sizes.names = lambda: [*SIZES, "other-thing"]
+sizes.example = "net-small"
 
 def anything(name):
     '''Whatever you like.'''
@@ -355,10 +357,25 @@ def test_a_family_gives_its_members(families: Path) -> None:
     assert "did you mean 'width'?" in text
 
 
-def test_the_resolver_itself_has_the_name_of_the_pattern(families: Path) -> None:
+@pytest.mark.parametrize("name", ["net-*", "fam-plugs:net-*"])
+def test_a_family_is_no_member_of_itself(families: Path, name: str) -> None:
+    text = f"'{name}' is a family\n  -> name a member such as net-small; autoseg list model 'net-*'"
+    assert problem(lambda: check_options("model", name, {}, "x")) == text
+    if name == "net-*":
+        assert problem(lambda: get("model", name)) == problem(lambda: load("model", name)) == text
+
+
+def test_with_its_distribution_a_pattern_gives_the_family(families: Path) -> None:
     plugin = get("model", "fam-plugs:net-*")
     assert (plugin.name, plugin.pattern) == ("net-*", None)
     assert plugin.load().__name__ == "sizes"
+
+
+def test_other_patterns_are_no_names_either(families: Path) -> None:
+    assert problem(lambda: get("model", "net-s*")) == (
+        "'net-s*' is a pattern, not the name of a model\n  -> autoseg list model 'net-s*' shows the names"
+    )
+    assert problem(lambda: get("model", "any-*")).endswith("name a member; autoseg list model 'any-*'")
 
 
 def test_an_exact_name_comes_first_and_then_the_longest_pattern(site: Path, families: Path) -> None:
@@ -388,7 +405,12 @@ def test_names_inside_families_are_suggested(families: Path) -> None:
     assert problem(lambda: get("model", "ned-large")).endswith("did you mean 'net-large'?")
     assert problem(lambda: get("model", "nett")).endswith("did you mean 'net'?")
     far = problem(lambda: get("model", "zzzzzzzzzzzzzz"))
-    assert "net-*" in far and "net-large" not in far
+    assert far.endswith("called 'zzzzzzzzzzzzzz'\n  -> autoseg list model shows what there is")
+
+
+def test_capital_letters_do_not_hide_what_was_meant(families: Path) -> None:
+    assert problem(lambda: get("model", "UNET")).endswith("did you mean 'unet'?")
+    assert problem(lambda: get("model", "NET-LARGE")).endswith("did you mean 'net-large'?")
 
 
 def test_a_colon_before_a_pattern_that_matches_everything(site: Path) -> None:
@@ -402,7 +424,7 @@ def test_a_resolver_that_breaks_is_a_user_error(site: Path) -> None:
     install(site, "fam-plugs", "2.0", {"autoseg.models": {"bad-*": "famplugs:fails"}}, {"famplugs": FAMILY})
     text = problem(lambda: load("model", "bad-one"))
     assert "model 'bad-one' of fam-plugs 2.0 cannot be loaded: RuntimeError: out of order" in text
-    assert "bad-*" in problem(lambda: get("model", "zzzzzzzzzzzz"))
+    assert "'zzzzzzzzzzzz'" in problem(lambda: get("model", "zzzzzzzzzzzz"))
     (row,) = [row for row in listing("model", "bad-*") if row["distribution"] == "fam-plugs"]
     assert (row["name"], row["error"]) == ("bad-*", "RuntimeError: no names today")
 
@@ -429,7 +451,7 @@ def test_listing_with_a_glob_writes_families_out(families: Path) -> None:
 def test_a_family_that_does_not_import_is_one_row(site: Path) -> None:
     groups = {"autoseg.models": {"lost-*": "lostmod:family"}}
     install(site, "lost-plugs", "1.0", groups, {"lostmod": "import no_such_library"})
-    for glob in (None, "lost*"):
+    for glob in (None, "lost*", "lost-one", "*-on*"):
         row = next(row for row in listing("model", glob) if row["name"] == "lost-*")
         assert row["error"] == "ModuleNotFoundError: No module named 'no_such_library'"
 

@@ -88,19 +88,53 @@ def suggestion(encoder: str) -> str:
     """
     short = encoder.removeprefix(TIMM)
     for names, cutoff in ((library, 0.85), (timm.list_models(), 0.6), (library, 0.6)):
-        close = difflib.get_close_matches(short, list(names), n=1, cutoff=cutoff)
+        lower = {name.lower(): name for name in names}
+        close = difflib.get_close_matches(short.lower(), list(lower), n=1, cutoff=cutoff)
         if close:
-            return close[0]
+            return lower[close[0]]
     return ""
 
 
 def weights_problems(where: str, encoder: str, weights: str) -> list[Problem]:
-    """What is wrong with the name of pretrained weights; timm has the name in that of the model."""
+    """What is wrong with the name of pretrained weights.
+
+    Example:
+        >>> print(*weights_problems("fpn, weights", "resnet10t", "best"))
+        fpn, weights: 'resnet10t' has no weights 'best'
+          -> known: c3_in1k, imagenet; for a file write ./best
+    """
     name = library_name(encoder)
-    known = library[name]["pretrained_settings"] if name in library else None
-    if known is None or weights in known:
+    known = {"imagenet", *_tags(name)} if name not in library else set(library[name]["pretrained_settings"])
+    if weights in known:
         return []
-    return [Problem(f"'{encoder}' has no weights '{weights}'", where, did_you_mean(weights, known))]
+    what = f"'{encoder}' has no weights '{weights}'"
+    if name not in library and not timm.list_pretrained(f"{_without_tag(name)}*"):
+        return [Problem(f"{what}, and none at all in timm", where, f"for a file write ./{weights}")]
+    return [Problem(what, where, f"{did_you_mean(weights, known)}; for a file write ./{weights}")]
+
+
+def with_weights(name: str, weights: str) -> str:
+    """The name of an encoder whose weights are those that ``weights`` says; timm has them in the model's name.
+
+    Args:
+        name: As :func:`library_name` gives it.
+        weights: ``"imagenet"``, which is timm's own choice, or a tag of ``timm.list_pretrained()``.
+
+    Example:
+        >>> with_weights("tu-resnet10t", "c3_in1k"), with_weights("tu-resnet10t", "imagenet")
+        ('tu-resnet10t.c3_in1k', 'tu-resnet10t')
+    """
+    return f"{TIMM}{_without_tag(name)}.{weights}" if name not in library and weights != "imagenet" else name
+
+
+def _without_tag(name: str) -> str:
+    return name.removeprefix(TIMM).partition(".")[0]
+
+
+def _tags(name: str) -> list[str]:
+    """The kinds of pretrained weights that timm has for a model."""
+    start = f"{_without_tag(name)}."
+    return [text.removeprefix(start) for text in timm.list_pretrained(f"{start}*")]
 
 
 def construction_options(name: str) -> dict[str, Any]:
@@ -113,7 +147,7 @@ def construction_options(name: str) -> dict[str, Any]:
         >>> construction_options("tu-swin_tiny_patch4_window7_224"), construction_options("resnet18")
         ({'strict_img_size': False}, {})
     """
-    short = name.removeprefix(TIMM).partition(".")[0]
+    short = _without_tag(name)
     if name.startswith(TIMM) and short.startswith("swin"):
         return {"strict_img_size": False}
     return {"dynamic_img_size": True} if is_transformer(name) else {}
@@ -126,7 +160,7 @@ def is_transformer(encoder: str) -> bool:
         >>> is_transformer("deit_tiny_patch16_224"), is_transformer("swin_tiny_patch4_window7_224")
         (True, False)
     """
-    short = encoder.removeprefix(TIMM).partition(".")[0]
+    short = _without_tag(encoder)
     return short.startswith(("vit_", "deit", "flexivit")) and timm.models.is_model_in_modules(short, _TRANSFORMERS)
 
 

@@ -87,7 +87,7 @@ class ERFNet(nn.Module):
         size_divisor: 8, the side multiple at which nothing needs padding.
 
     Raises:
-        UserError: A number is below 1, or ``dropout`` is not in 0..1.
+        UserError: A number is below 1, or ``dropout`` is not at least 0 and below 1.
 
     Example:
         >>> import torch

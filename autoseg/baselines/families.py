@@ -25,6 +25,7 @@ class Family:
         build: The callable ``(in_channels, num_classes, *, encoder, ...)`` of the whole family.
         listed: Gives the encoders that fit, for listings; others are tried when they are named.
         variants: The part of the name before the encoder, with the options that it stands for.
+        example: A name that is a member, for messages.
 
     Example:
         >>> network = FPN("fpn-mobilenet_v2")(3, 2)
@@ -37,8 +38,10 @@ class Family:
         build: Callable[..., nn.Module],
         listed: Callable[[], Iterable[str]],
         variants: Mapping[str, Mapping[str, Any]],
+        example: str,
     ) -> None:
         self._build, self._listed, self._variants = build, listed, variants
+        self.example = example
 
     def __call__(self, name: str) -> Callable[..., nn.Module]:
         """The network of this name.
@@ -85,44 +88,50 @@ class Family:
 
 
 def _family(key: str) -> Family:
-    return Family(architecture(key), ARCHITECTURES[key].needs.listed, {key: {}})
+    needs = ARCHITECTURES[key].needs
+    return Family(architecture(key), needs.listed, {key: {}}, f"{key}-{needs.fitting[0]}")
 
 
 UNET = _family("unet")
-"""U-Net of segmentation_models_pytorch on any encoder, such as unet-resnet34."""
+"""U-Net of segmentation_models_pytorch on any encoder."""
 
 UNETPLUSPLUS = _family("unetplusplus")
-"""UNet++ on any encoder with a map at half size, such as unetplusplus-resnet34."""
+"""UNet++ on any encoder with a map at half size."""
 
 FPN = _family("fpn")
-"""Feature pyramid network on any encoder, such as fpn-resnet34."""
+"""Feature pyramid network on any encoder."""
 
 PSPNET = _family("pspnet")
-"""PSPNet on any encoder, such as pspnet-resnet34."""
+"""PSPNet on any encoder."""
 
 DEEPLABV3 = _family("deeplabv3")
-"""DeepLabv3 on any encoder that can be dilated, such as deeplabv3-resnet34."""
+"""DeepLabv3 on any encoder that can be dilated."""
 
 DEEPLABV3PLUS = _family("deeplabv3plus")
-"""DeepLabv3+ on any encoder that can be dilated, such as deeplabv3plus-resnet34."""
+"""DeepLabv3+ on any encoder that can be dilated."""
 
 LINKNET = _family("linknet")
-"""LinkNet on any encoder with a map at half size, such as linknet-resnet34."""
+"""LinkNet on any encoder with a map at half size."""
 
 MANET = _family("manet")
-"""MA-Net on any encoder, such as manet-resnet34."""
+"""MA-Net on any encoder."""
 
 PAN = _family("pan")
-"""Pyramid Attention Network on any encoder that can be dilated, such as pan-resnet34."""
+"""Pyramid Attention Network on any encoder that can be dilated."""
 
 UPERNET = _family("upernet")
-"""UPerNet on any encoder, such as upernet-convnext_tiny."""
+"""UPerNet on any encoder."""
 
 SEGFORMER = _family("segformer")
-"""SegFormer on any encoder; the paper's own are segformer-mit_b0 to segformer-mit_b5."""
+"""SegFormer on any encoder; those of the paper are mit_b0 to mit_b5."""
 
 DPT = _family("dpt")
-"""Dense Prediction Transformer on any plain ViT of timm, such as dpt-vit_small_patch16_224."""
+"""Dense Prediction Transformer on any plain ViT of timm."""
 
-SETR = Family(setr, encoders.transformers, {"setr-naive": {"head": "naive"}, "setr-pup": {"head": "pup"}})
-"""SETR on any plain ViT of timm, such as setr-naive-vit_small_patch16_224 or setr-pup-vit_small_patch16_224."""
+SETR = Family(
+    setr,
+    encoders.transformers,
+    {"setr-naive": {"head": "naive"}, "setr-pup": {"head": "pup"}},
+    "setr-naive-vit_tiny_patch16_224",
+)
+"""SETR with the naive or the progressive (pup) decoder on any plain ViT of timm."""

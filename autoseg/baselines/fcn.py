@@ -60,7 +60,7 @@ class FCN16s(nn.Module):
         size_divisor: 32, the side multiple at which nothing needs padding.
 
     Raises:
-        UserError: A number is below 1, or ``dropout`` is not in 0..1.
+        UserError: A number is below 1, or ``dropout`` is not at least 0 and below 1.
 
     Example:
         >>> net = FCN16s(3, 2, width=2).eval()

@@ -1,16 +1,18 @@
 """Pretrained weights of an encoder: from a file on this machine, or downloaded by name.
 
 A file holds the encoder's tensors under the names of segmentation_models_pytorch or of timm, as their
-``state_dict()`` has them. Nothing in it is ever executed: ``.safetensors`` files hold tensors only, and of
+``state_dict()`` has them; of the file of a whole network, such as the ``weights.safetensors`` of a run, the
+encoder's part is taken. Nothing in it is ever executed: ``.safetensors`` files hold tensors only, and of
 ``.pth``, ``.pt`` and ``.bin`` files nothing but plain tensors is read.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from itertools import product
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +20,21 @@ import timm
 import torch
 from safetensors.torch import load_file
 from segmentation_models_pytorch.encoders import get_encoder
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from autoseg.baselines.encoders import TIMM
+from autoseg.baselines.encoders import TIMM, with_weights
 from autoseg.errors import Problem, UserError
+from autoseg.plugin_options import is_file_name
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 _CLASSIFIERS = ("fc.", "classifier.", "last_linear.", "head.", "_fc.", "linear.")
 _PREFIXES = ("", "encoder.", "backbone.", "module.", "network.encoder.")
+_ENCODERS = ("network.encoder.", "encoder.", "module.encoder.")
 _SHOWN = 3
 
 
-def is_file_name(weights: str) -> bool:
-    """Whether a value of the option ``weights`` names a file rather than weights to download.
-
-    Example:
-        >>> is_file_name("imagenet"), is_file_name("encoder.pth"), is_file_name("weights/encoder")
-        (False, True, True)
-    """
-    return "/" in weights or bool(Path(weights).suffix)
-
-
-def downloaded(name: str, weights: Path | str | None, where: str) -> str | bool | None:
+def downloaded(name: str, weights: Path | str | None, where: str) -> tuple[str, str | bool | None]:
     """Fetch weights that are named, not given as a file, into the cache of Hugging Face's client.
 
     A download that fails is told from a wrong option this way.
@@ -50,13 +45,15 @@ def downloaded(name: str, weights: Path | str | None, where: str) -> str | bool 
         where: The option, for messages.
 
     Returns:
-        What the library must be told about weights; None where nothing was downloaded.
+        The name of the encoder with these weights, and what the library must be told about them; the name as it
+        was and None where nothing was downloaded.
 
     Raises:
         UserError: The download failed.
     """
     if weights is None or isinstance(weights, Path) or is_file_name(weights):
-        return None
+        return name, None
+    name = with_weights(name, weights)
     try:
         if name.startswith(TIMM):
             timm.create_model(name.removeprefix(TIMM), pretrained=True)
@@ -73,20 +70,23 @@ def downloaded(name: str, weights: Path | str | None, where: str) -> str | bool 
                 "train from scratch",
             )
         ) from error
-    return True if name.startswith(TIMM) else weights
+    return name, True if name.startswith(TIMM) else weights
 
 
-def load_encoder(encoder: nn.Module, name: str, file: Path, where: str) -> None:
+def load_encoder(encoder: nn.Module, name: str, file: Path, where: str, beside: Collection[str] = ()) -> None:
     """Replace the weights of an encoder by those of a file.
 
     A file for RGB images serves other channel counts too, as in segmentation_models_pytorch: the filters of the
     first convolution are added up for one channel; else they are repeated in turn and scaled by 3 / channels.
+    Those of a file for one channel are shared out among all. The position embeddings of a vision transformer for
+    images of another size are interpolated.
 
     Args:
         encoder: An encoder of the library, or a model of timm.
         name: Its name, as :func:`autoseg.baselines.encoders.library_name` gives it.
         file: The file.
         where: The option that named the file, for messages.
+        beside: Names in the file that are right although the encoder, of which parts were left out, has them not.
 
     Raises:
         UserError: The file cannot be read, holds more than tensors, or is of another encoder.
@@ -100,7 +100,9 @@ def load_encoder(encoder: nn.Module, name: str, file: Path, where: str) -> None:
         >>> encoder[0].weight.flatten().tolist()
         [3.0, 3.0, 3.0, 3.0]
     """
-    found, wanted = read_tensors(file, where), encoder.state_dict()
+    wanted = encoder.state_dict()
+    found = _encoders_part(read_tensors(file, where), wanted)
+    first = next((key for key, value in wanted.items() if value.ndim == 4 and "pos_embed" not in key), "")
     rename = max(_renamings(encoder), key=lambda rule: sum(rule(key) in wanted for key in found))
     given = {rename(key): (key, value) for key, value in found.items()}
     fitted: dict[str, Tensor] = {}
@@ -110,12 +112,17 @@ def load_encoder(encoder: nn.Module, name: str, file: Path, where: str) -> None:
             if not key.endswith("num_batches_tracked"):
                 missing.append(key)
             continue
-        value = _to_channels(given[key][1], target)
+        value = _to_channels(given[key][1], target, key == first)
+        if key.endswith("pos_embed"):
+            value = _to_size(value, target, getattr(encoder, "model", encoder))
         if value.shape == target.shape:
             fitted[key] = value
+        elif key == first and _differ_in_channels(value, target):
+            shapes.append(f"{key} is for images of {value.shape[1]} channels, which serve no others: only 1 or 3 do")
         else:
             shapes.append(f"{key} is {tuple(value.shape)}, not {tuple(target.shape)}")
-    surplus = [key for renamed, (key, _) in given.items() if renamed not in wanted and not _is_classifier(key)]
+    right = {*wanted, *beside}
+    surplus = [key for renamed, (key, _) in given.items() if renamed not in right and not _is_classifier(key)]
     if surplus:
         whole = _keys_of_timm(name)
         surplus = [key for key in surplus if not any(key.removeprefix(prefix) in whole for prefix in _PREFIXES)]
@@ -141,19 +148,21 @@ def read_tensors(file: Path, where: str) -> dict[str, Tensor]:
         UserError: The file is missing, cannot be read, or holds something else.
     """
     fix = "give a .safetensors file, or a .pth file of torch.save(encoder.state_dict(), ...)"
+    if not file.is_file():
+        raise UserError(Problem(f"there is no file {file}", where, "correct the path"))
     try:
         if file.suffix == ".safetensors":
             value: Any = load_file(str(file))
         else:
             value = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(Problem(f"there is no file {file}", where, "correct the path")) from error
-    except pickle.UnpicklingError as error:
-        what = f"{file} holds more than tensors, and would have to be executed to be read"
+    except Exception as error:  # a damaged file makes the readers raise whatever they run into
+        unpickling = isinstance(error, pickle.UnpicklingError)
+        if unpickling and "unsupported global" in str(error).lower():
+            what = f"{file} holds more than tensors, and would have to be executed to be read"
+            raise UserError(Problem(what, where, fix)) from error
+        reason = "" if unpickling else str(error).partition("\n")[0]  # the unpickler's says how to take the risk
+        what = f"{file} cannot be read (damaged?): {reason or type(error).__name__}"
         raise UserError(Problem(what, where, fix)) from error
-    except Exception as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(Problem(f"{file} cannot be read: {reason}", where, fix)) from error
     for wrapper in _WRAPPERS:
         if isinstance(value, Mapping) and isinstance(value.get(wrapper), Mapping):
             value = value[wrapper]
@@ -175,15 +184,44 @@ def _renamings(encoder: nn.Module) -> Iterator[Callable[[str], str]]:
         yield partial(spell, old=old, new=new, flatten=flatten)
 
 
-def _to_channels(value: Tensor, target: Tensor) -> Tensor:
-    """The filters of a first convolution for RGB images, for as many channels as the target has."""
-    ours, theirs = tuple(target.shape), tuple(value.shape)
-    other = len(ours) == len(theirs) == 4 and ours[0] == theirs[0] and ours[2:] == theirs[2:]
-    if ours == theirs or not other or theirs[1] != 3:
+def _encoders_part(found: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the encoder, where a file holds a whole network of ours or of the library."""
+    for prefix in _ENCODERS:
+        inside = {key: value for key, value in found.items() if key.startswith(prefix)}
+        if inside and not any(key.startswith(prefix) for key in wanted):
+            return inside
+    return found
+
+
+def _to_channels(value: Tensor, target: Tensor, first: bool) -> Tensor:
+    """The filters of a first convolution for RGB or grey images, for as many channels as the target has."""
+    if not _differ_in_channels(value, target):
         return value
-    if ours[1] == 1:
-        return value.sum(1, keepdim=True)
-    return value[:, torch.arange(ours[1]) % 3] * (3 / ours[1])
+    ours, theirs = target.shape[1], value.shape[1]
+    if theirs == 1 and first:
+        return value.expand(-1, ours, -1, -1) / ours
+    if theirs != 3:
+        return value
+    return value.sum(1, keepdim=True) if ours == 1 else value[:, torch.arange(ours) % 3] * (3 / ours)
+
+
+def _differ_in_channels(value: Tensor, target: Tensor) -> bool:
+    """Whether two filters differ in the channels that go in, and in nothing else."""
+    ours, theirs = target.shape, value.shape
+    return len(ours) == len(theirs) == 4 and (ours[0], ours[2:]) == (theirs[0], theirs[2:]) and ours[1] != theirs[1]
+
+
+def _to_size(value: Tensor, target: Tensor, vit: nn.Module) -> Tensor:
+    """Position embeddings ``(1, tokens, width)`` interpolated to the size of image of a vision transformer of timm."""
+    grid = getattr(getattr(vit, "patch_embed", None), "grid_size", None)
+    if grid is None or value.ndim != 3 or value.shape == target.shape or value.shape[2] != target.shape[2]:
+        return value
+    prefix = target.shape[1] - grid[0] * grid[1]
+    patches = value.shape[1] - prefix
+    if prefix < 0 or patches < 1 or isqrt(patches) ** 2 != patches:
+        return value
+    resampled: Tensor = resample_abs_pos_embed(value, list(grid), num_prefix_tokens=prefix)
+    return resampled
 
 
 def _is_classifier(key: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from autoseg.baselines.layers import size_problems
 from autoseg.baselines.pretrained import downloaded, load_encoder
 from autoseg.errors import Problem, UserError, raise_if
 from autoseg.nn.batchnorm import BatchNorm2d
+from autoseg.plugin_options import is_file_name
 
 
 class Setr(nn.Module):
@@ -68,6 +69,24 @@ class Setr(nn.Module):
         return logits
 
 
+def transformer(name: str, **options: Any) -> nn.Module:
+    """A vision transformer of timm without its classifier, for images of any size.
+
+    Args:
+        name: As :func:`autoseg.baselines.encoders.library_name` gives it.
+        options: Of ``timm.create_model``.
+
+    Example:
+        >>> transformer("tu-deit_tiny_distilled_patch16_224").num_prefix_tokens
+        2
+    """
+    if "distilled" not in name:
+        options["global_pool"] = ""  # no pooling; the distilled ones know only that of their two tokens
+    short, fixed = name.removeprefix(encoders.TIMM), encoders.construction_options(name)
+    vit: nn.Module = timm.create_model(short, num_classes=0, **fixed, **options)
+    return vit
+
+
 def setr(
     in_channels: int,
     num_classes: int,
@@ -87,9 +106,9 @@ def setr(
         in_channels: Image channels.
         num_classes: Classes, background included.
         head: The decoder, see :class:`Setr`.
-        encoder: A name of timm that begins with ``vit_`` or ``deit``.
+        encoder: A name of timm that begins with ``vit_``, ``deit`` or ``flexivit``.
         weights: None trains from scratch. A file (``.safetensors``, ``.pth``) holds the encoder's weights, see
-            :mod:`autoseg.baselines.pretrained`. Any other word downloads them.
+            :mod:`autoseg.baselines.pretrained`. ``"imagenet"`` or a tag of ``timm.list_pretrained()`` downloads them.
         decoder_channels: Channels of the decoder.
 
     Returns:
@@ -106,25 +125,20 @@ def setr(
         "setr", in_channels=in_channels, num_classes=num_classes, decoder_channels=decoder_channels
     )
     problems += encoders.name_problems("setr, encoder", encoder)
+    if isinstance(weights, str) and not is_file_name(weights) and not problems:
+        problems += encoders.weights_problems("setr, weights", encoder, weights)
     if head not in ("naive", "pup"):
         problems.append(Problem(f"there is no head '{head}'", "setr, head", "use 'naive' or 'pup'"))
     if not problems and not encoders.is_transformer(encoder):
         fix = "use a plain vision transformer: vit_tiny_patch16_224, vit_small_patch16_224 or deit_tiny_patch16_224"
         problems.append(Problem(f"'{encoder}' does not give one map of tokens", "setr, encoder", fix))
     raise_if(problems)
-    short = encoder.removeprefix(encoders.TIMM)
+    name = encoders.TIMM + encoder.removeprefix(encoders.TIMM)
     try:
-        pretrained = downloaded(encoders.TIMM + short, weights, "setr, weights") is not None
-        vit = timm.create_model(
-            short,
-            pretrained=pretrained,
-            in_chans=in_channels,
-            num_classes=0,
-            global_pool="",
-            **encoders.construction_options(encoders.TIMM + short),
-        )
+        name, pretrained = downloaded(name, weights, "setr, weights")
+        vit = transformer(name, pretrained=bool(pretrained), in_chans=in_channels)
         if weights is not None and not pretrained:
-            load_encoder(vit, encoders.TIMM + short, Path(weights), "setr, weights")
+            load_encoder(vit, name, Path(weights), "setr, weights")
         network = Setr(vit, num_classes, head, decoder_channels)
         return FittedNetwork(network, in_channels, network.patch)
     except UserError:

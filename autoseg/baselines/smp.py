@@ -21,8 +21,9 @@ from torch import nn
 from autoseg.baselines import encoders
 from autoseg.baselines.fitting import FittedNetwork
 from autoseg.baselines.layers import size_problems
-from autoseg.baselines.pretrained import downloaded, is_file_name, load_encoder
+from autoseg.baselines.pretrained import downloaded, load_encoder
 from autoseg.errors import Problem, UserError, did_you_mean, raise_if
+from autoseg.plugin_options import is_file_name
 
 _OURS = {"self", "in_channels", "classes", "encoder_name", "encoder_weights"}
 _FIXED = {"activation", "aux_params", "upsampling"}  # other values would not give logits at input size
@@ -128,7 +129,7 @@ def architecture(key: str) -> Callable[..., FittedNetwork]:
         for option in sorted(options.keys() - known):
             problems.append(Problem(f"unknown option '{option}'", f"{key}, {option}", did_you_mean(option, known)))
         if chosen.needs is _TOKENS and not problems and not encoders.is_transformer(encoder):
-            problems.append(_misfit(key, encoder, "it is none"))
+            problems.append(_misfit(key, encoder))
         raise_if(problems)
         return _build(key, in_channels, num_classes, encoder, weights, options)
 
@@ -145,7 +146,7 @@ def architecture(key: str) -> Callable[..., FittedNetwork]:
         encoder: A name of segmentation_models_pytorch or of timm, see :mod:`autoseg.baselines.encoders`.
         weights: None trains from scratch. A file (``.safetensors``, ``.pth``) holds the encoder's weights, see
             :mod:`autoseg.baselines.pretrained`. A name such as ``"imagenet"`` downloads them (timm's encoders:
-            any word).
+            also a tag of ``timm.list_pretrained()``).
         options: The other options of the library's class, under the library's names.
 
     Returns:
@@ -178,11 +179,14 @@ def _build(
                 **options,
                 **encoders.construction_options(name),
             )
+        whole = network.encoder.state_dict().keys()  # type: ignore[operator, union-attr]
+        stride = int(network.encoder.output_stride)  # type: ignore[arg-type, union-attr]
+        fitted = FittedNetwork(network, in_channels, stride, chosen.least)
         if file is not None:
-            load_encoder(network.encoder, name, file, f"{key}, weights")  # type: ignore[arg-type]
-        return FittedNetwork(network, in_channels, int(network.encoder.output_stride), chosen.least)  # type: ignore
+            load_encoder(fitted.network.encoder, name, file, f"{key}, weights", whole)  # type: ignore[arg-type]
+        return fitted
 
-    pretrained = downloaded(name, weights, f"{key}, weights")
+    name, pretrained = downloaded(name, weights, f"{key}, weights")
     file = Path(weights) if weights is not None and pretrained is None else None
     try:
         return attempt(name, pretrained, file)
@@ -206,11 +210,12 @@ def _explained(key: str, encoder: str, error: Exception, proof: Callable[[], obj
     return UserError(_misfit(key, encoder, reason))
 
 
-def _misfit(key: str, encoder: str, reason: str) -> Problem:
+def _misfit(key: str, encoder: str, reason: str = "") -> Problem:
     chosen = ARCHITECTURES[key]
     first, second, third = chosen.needs.fitting
     fix = f"{chosen.needs.why}: {first}, {second} or {third}, for example"
-    return Problem(f"'{encoder}' does not fit {chosen.name} ({reason})", f"{key}, encoder", fix)
+    what = f"'{encoder}' does not fit {chosen.name}"
+    return Problem(f"{what} ({reason})" if reason else what, f"{key}, encoder", fix)
 
 
 unetplusplus = architecture("unetplusplus")

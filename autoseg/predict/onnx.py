@@ -10,7 +10,8 @@ from textwrap import shorten
 import torch
 from torch import Tensor, nn
 
-from autoseg.errors import Problem, UserError
+from autoseg.errors import MENDABLE, Problem, UserError
+from autoseg.runfolder import write_bytes
 
 EXAMPLE = (2, 37, 53)
 """Images, rows and columns while the graph is recorded: primes, so that no step can rely on a multiple of a number."""
@@ -28,14 +29,15 @@ def export_onnx(network: nn.Module, path: str | Path, channels: int, size: tuple
     Args:
         network: Any network with logits ``(N, num_classes, H, W)``; it is written as in evaluation and is left in the
             mode it was in.
-        path: The file to write; replaced if there.
+        path: The file to write; replaced if there. Missing folders are made.
         channels: Image channels.
         size: None = batch, height and width are free. ``(height, width)`` fixes these two, for networks whose
             layers depend on the size of the image; the batch stays free.
 
     Raises:
         UserError: The packages of the extra ``onnx`` are missing, or the network has steps that cannot be written,
-            or (``size=None``) steps that take the height or the width for a constant.
+            or (``size=None``) steps that take the height or the width for a constant; or the file cannot be written
+            there, or would be greater than the 2 GB that an ONNX file can hold.
 
     Example:
         >>> import tempfile
@@ -62,7 +64,22 @@ def export_onnx(network: nn.Module, path: str | Path, channels: int, size: tuple
     finally:
         for module, mode in training.items():
             module.training = mode
-    program.save(path, external_data=False)
+    _save(program, Path(path))
+
+
+def _save(program: torch.onnx.ONNXProgram, path: Path) -> None:
+    """Write the file whole or not at all."""
+    try:
+        content = program.model_proto.SerializeToString()
+    except Exception as error:  # of several kinds, by the version of protobuf
+        what = f"this network cannot be written as one ONNX file: {type(error).__name__}: {shorten(str(error), 200)}"
+        fix = "an ONNX file holds 2 GB at most: choose a smaller encoder or width"
+        raise UserError(Problem(what, str(path), fix)) from error
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        fix = MENDABLE.get(error.errno or 0, "choose another file")
+        raise UserError(Problem(f"the ONNX file cannot be written: {error.strerror}", str(path), fix)) from error
 
 
 @torch.no_grad()

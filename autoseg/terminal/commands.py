@@ -17,7 +17,7 @@ from autoseg.audit import audit
 from autoseg.cards import complete_cards
 from autoseg.comparison import compare
 from autoseg.conduct import all_done
-from autoseg.config import load_config
+from autoseg.config import BaselineConfig, ExperimentConfig, load_config
 from autoseg.data.facts import data_facts
 from autoseg.data.images import read_image
 from autoseg.durations import parse_duration
@@ -27,7 +27,7 @@ from autoseg.jobs import measure_costs, train_and_test
 from autoseg.nnibridge.services import check_services
 from autoseg.plan import Plan, infer_recipe
 from autoseg.predict.segmenter import find_model, load
-from autoseg.prepare import Prepared, load_data, load_experiment, prepare
+from autoseg.prepare import CONTROL, Prepared, load_data, load_experiment, prepare
 from autoseg.report.page import write_report
 from autoseg.runfolder import RunFolder, read_json, write_bytes, write_json
 from autoseg.search.architecture import Architecture
@@ -120,13 +120,17 @@ def write_report_again(path: Path) -> Path:
 
 def train_one(file: Path, model: str, out: Path | None, preset: str | None, overrides: list[str]) -> dict[str, Any]:
     """``autoseg train``: one network, the seed of the experiment."""
-    config = load_experiment(file, [*overrides, "baselines=[]", "repeats=1"], preset)
-    if model.endswith(".json") or Path(model).is_file():
+    config = load_experiment(file, [*overrides, "repeats=1"], preset)
+    baseline = None if model.endswith(".json") else _baseline(config, model)
+    if baseline is None:
         options = dict(config.train.space_options)
         spec = ModelSpec(Path(model).stem, "finalist", architecture=Architecture.read(model), options=options)
     else:
-        registry.get("model", model)
-        spec = ModelSpec(model, "baseline", model=model)
+        spec = ModelSpec(baseline.label, "baseline", model=baseline.name, options=dict(baseline.options))
+        if spec.options:
+            given = ", ".join(f"{key}={value}" for key, value in spec.options.items())
+            _say(wrapped(f"note: {spec.label}, as among the baselines of {file}: {given}", "  "))
+    config = config.model_copy(update={"baselines": [] if baseline is None else [baseline]})
     folder = RunFolder(out or Path("runs") / f"{config.name}-{spec.label}")
     with claimed(folder), shown_progress() as progress:
         prepared = prepare(config)
@@ -140,6 +144,27 @@ def train_one(file: Path, model: str, out: Path | None, preset: str | None, over
     result: dict[str, Any] = read_json(folder.model(spec.label, config.seed) / "test.json")
     _say(f"model: {folder.model(spec.label, config.seed)}, described in its card.html")
     return {key: result[key] for key in ("model", "seed", "miou", "dice", "accuracy", "iou_per_class", "params")}
+
+
+def _baseline(config: ExperimentConfig, model: str) -> BaselineConfig | None:
+    """The baseline of the experiment with this label, else with this name, else a registered model; None for a file.
+
+    Raises:
+        UserError: Several baselines have the name, or there is no such model, or it is the random control.
+    """
+    found = [b for b in config.baselines if b.label == model] or [b for b in config.baselines if b.name == model]
+    if len(found) > 1:
+        labels = " or ".join(f"'{b.label}'" for b in found)
+        raise UserError(Problem(f"{len(found)} baselines are a {model}", "--model", f"give the label: {labels}"))
+    if (found and found[0].name == CONTROL) or model == CONTROL:
+        what = f"'{CONTROL}' is the control of a run, a random architecture, and no model of its own"
+        raise UserError(Problem(what, "--model", "give the architecture.json of a run, or the name of a model"))
+    if found:
+        return found[0]
+    if Path(model).is_file():
+        return None
+    registry.check_options("model", model, {}, "--model")  # whether there is such a model
+    return BaselineConfig.model_validate({"name": model})
 
 
 def test_model(

@@ -20,7 +20,7 @@ ODD = (37, 53)
 
 
 def parameters(network: nn.Module) -> int:
-    """Number of trainable weights.
+    """Number of values in all parameters, frozen ones too; running statistics are not counted.
 
     Example:
         >>> parameters(nn.Conv2d(3, 2, 1))
@@ -239,7 +239,9 @@ class ModelContract:
         file = tmp_path / "model.onnx"
         export_onnx(network, file, 3, self.fixed_size)
         session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        for shape in [(1, *self.fixed_size), (3, *self.fixed_size)] if self.fixed_size else [(1, 64, 40), (3, 19, 70)]:
+        for shape in (
+            [(1, *self.fixed_size), (3, *self.fixed_size)] if self.fixed_size else [(1, 64, 40), (3, 19, 70), (1, 1, 1)]
+        ):
             x = torch.randn(shape[0], 3, *shape[1:])
             with torch.no_grad():
                 expected = network(x)

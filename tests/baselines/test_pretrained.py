@@ -10,9 +10,8 @@ from safetensors.torch import save_file
 from segmentation_models_pytorch.encoders import get_encoder
 
 from autoseg import registry
-from autoseg.baselines.pretrained import is_file_name
 from autoseg.errors import UserError
-from autoseg.plugin_options import options_of, resolve_paths
+from autoseg.plugin_options import is_file_name, options_of, resolve_paths
 
 SMALL = {"decoder_pyramid_channels": 8, "decoder_segmentation_channels": 32}
 
@@ -107,8 +106,69 @@ def test_what_is_not_plain_tensors_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     assert "is not a dictionary of tensors" in refusal(tmp_path / "list.pth")
     (tmp_path / "text.safetensors").write_text("no weights")
-    assert "cannot be read" in refusal(tmp_path / "text.safetensors")
+    assert "cannot be read (damaged?)" in refusal(tmp_path / "text.safetensors")
     assert "there is no file" in refusal(tmp_path / "gone.safetensors")
+    assert "there is no file" in refusal(tmp_path)
+
+
+def test_damaged_files_are_not_called_dangerous(resnet18: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    torch.save(resnet18[1], tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for content in (b"", b"<html>not found</html>", whole[: len(whole) // 2]):
+        (tmp_path / "damaged.pth").write_bytes(content)
+        text = refusal(tmp_path / "damaged.pth")
+        assert "damaged.pth cannot be read (damaged?)" in text
+        assert "executed" not in text and "weights_only" not in text
+
+
+@pytest.mark.parametrize("name", ["fpn-resnet18", "pspnet-resnet18"])
+@pytest.mark.parametrize("part", ["whole", "network"])
+def test_of_a_whole_trained_network_the_encoder_is_taken(tmp_path: Path, name: str, part: str) -> None:
+    """Of PSPNet the last stages of the encoder are not there: they have no part in the logits."""
+    torch.manual_seed(4)
+    options = SMALL if name.startswith("fpn") else {"psp_out_channels": 8}
+    trained = registry.load("model", name)(3, 4, **options)
+    save_file((trained if part == "whole" else trained.network).state_dict(), tmp_path / "weights.safetensors")
+    loaded = encoder_of(name, weights=tmp_path / "weights.safetensors", **options)
+    expected = trained.network.encoder.state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[key], value) for key, value in expected.items())
+
+
+def test_the_whole_encoder_serves_a_network_that_uses_its_first_stages(
+    resnet18: tuple[Path, dict[str, torch.Tensor]],
+) -> None:
+    file, state = resnet18
+    loaded = encoder_of("pspnet-resnet18", weights=file, psp_out_channels=8)
+    assert not any(key.startswith("layer4") for key in loaded)
+    assert torch.equal(loaded["layer2.1.conv2.weight"], state["layer2.1.conv2.weight"])
+
+
+def test_filters_for_one_channel_are_shared_out(resnet18: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    _, state = resnet18
+    grey = state["conv1.weight"].sum(1, keepdim=True)
+    save_file({**state, "conv1.weight": grey}, tmp_path / "grey.safetensors")
+    loaded = encoder_of("fpn-resnet18", 2, weights=tmp_path / "grey.safetensors", **SMALL)["conv1.weight"]
+    torch.testing.assert_close(loaded, torch.cat([grey / 2, grey / 2], 1))
+    save_file({**state, "conv1.weight": torch.zeros(64, 5, 7, 7)}, tmp_path / "five.safetensors")
+    assert "conv1.weight is for images of 5 channels, which serve no others: only 1 or 3 do" in refusal(
+        tmp_path / "five.safetensors"
+    )
+
+
+def test_position_embeddings_for_another_size_of_image(tmp_path: Path) -> None:
+    """A linear course over the rows stays one: from 24 x 24 patches to 14 x 14."""
+    state = timm.create_model("vit_tiny_patch16_384").state_dict()
+    rows = torch.linspace(0, 1, 24)[:, None].expand(24, 24).reshape(1, 576, 1)
+    state["pos_embed"] = torch.cat([torch.full((1, 1, 192), 7.0), rows.expand(1, 576, 192)], 1)
+    torch.save(state, tmp_path / "vit.pth")
+    loaded = encoder_of("setr-naive-vit_tiny_patch16_224", weights=tmp_path / "vit.pth")["pos_embed"]
+    assert loaded.shape == (1, 197, 192)
+    assert torch.equal(loaded[:, 0], torch.full((1, 192), 7.0))
+    column = loaded[0, 1:, 0].unflatten(0, (14, 14))
+    torch.testing.assert_close(column, column[:, :1].expand(14, 14), rtol=1e-4, atol=1e-4)
+    middle = (torch.arange(14) + 0.5) / 14 * 24 - 0.5
+    torch.testing.assert_close(column[2:-2, 0], (middle / 23)[2:-2], rtol=1e-3, atol=1e-3)
 
 
 def test_paths_are_told_from_names() -> None:

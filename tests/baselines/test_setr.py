@@ -42,6 +42,13 @@ def test_any_size_and_a_batch_of_one(head: Any) -> None:
     assert (network.size_divisor, network.smallest) == (16, 16)
 
 
+def test_a_distilled_encoder_with_two_tokens_beside_the_patches() -> None:
+    network = setr(1, 2, encoder="deit_tiny_distilled_patch16_224", decoder_channels=8).eval()
+    assert network.network.prefix == 2
+    with torch.no_grad():
+        assert network(torch.randn(1, 1, 33, 20)).shape == (1, 2, 33, 20)
+
+
 def test_positions_matter_at_any_size() -> None:
     """With its position embeddings, the encoder tells equal patches apart; without them it cannot."""
     torch.manual_seed(0)
@@ -67,6 +74,7 @@ def test_patches_that_are_no_power_of_two() -> None:
         ({"encoder": "vit_tyny_patch16_224"}, "setr, encoder", "did you mean 'vit_tiny_patch16_224'?"),
         ({"head": "mla"}, "setr, head", "use 'naive' or 'pup'"),
         ({"decoder_channels": 0}, "setr, decoder_channels", "at least 1"),
+        ({"weights": "imagnet"}, "setr, weights", "did you mean 'imagenet'?; for a file write ./imagnet"),
     ],
 )
 def test_mistakes_are_explained(options: dict[str, Any], where: str, text: str) -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import inspect
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from torch import nn
 from autoseg import registry
 from autoseg.baselines.smp import ARCHITECTURES, deeplabv3, fpn, pan
 from autoseg.errors import UserError
+from autoseg.predict.onnx import export_onnx
 from autoseg.testing.models import ModelContract, parameters, train_step
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -44,7 +47,7 @@ DEFAULT_PARAMETERS = {
 
 class TestDeepLabV3(ModelContract):
     model = deeplabv3
-    options: ClassVar[dict[str, Any]] = {"decoder_channels": 16, "decoder_aspp_dropout": 0.1}
+    options: ClassVar[dict[str, Any]] = {"encoder": "resnet10t", "decoder_channels": 16, "decoder_aspp_dropout": 0.1}
 
 
 def built(key: str, encoder: str, in_channels: int = 3, num_classes: int = 2) -> nn.Module:
@@ -153,6 +156,9 @@ def test_a_lone_pooled_value_does_not_move_the_running_statistics() -> None:
         ({"encoder": "tu-nonsense"}, "deeplabv3, encoder", "timm has no model 'nonsense'"),
         ({"weights": "imagnet"}, "deeplabv3, weights", "did you mean 'imagenet'?"),
         ({"weights": "no/such.pth"}, "deeplabv3, weights", "there is no file no/such.pth"),
+        ({"weights": "resnet18"}, "deeplabv3, weights", "for a file write ./resnet18"),
+        ({"encoder": "resnet10t", "weights": "resnet10t"}, "deeplabv3, weights", "for a file write ./resnet10t"),
+        ({"encoder": "resnet10t", "weights": "imagnet"}, "deeplabv3, weights", "did you mean 'imagenet'?"),
         ({"decoder_chanels": 8}, "deeplabv3, decoder_chanels", "did you mean 'decoder_channels'?"),
         ({"encoder_output_stride": 4}, "deeplabv3", "output stride 8 or 16"),
         ({"encoder": "vgg11"}, "deeplabv3, encoder", "resnet18, mobilenet_v2 or regnetx_002"),
@@ -172,7 +178,11 @@ def test_mistakes_are_explained(options: dict[str, object], where: str, text: st
         ("fpn-vit_tiny_patch16_224", "needs maps that halve from stage to stage, for images of any size: resnet18,"),
         ("unetplusplus-mit_b0", "needs a map at half the size of the image: resnet18, mobilenet_v2 or convnext_atto"),
         ("linknet-mit_b0", "'mit_b0' does not fit Linknet"),
-        ("dpt-resnet18", "needs a plain vision transformer of timm with patches of 8, 16 or 32 pixels: vit_tiny"),
+        (
+            "dpt-resnet18",
+            "'resnet18' does not fit DPT\n  -> its decoder needs a plain vision transformer of timm "
+            "with patches of 8, 16 or 32 pixels: vit_tiny",
+        ),
         ("unet-beit_base_patch16_224", "'beit_base_patch16_224' does not fit Unet"),
     ],
 )
@@ -200,3 +210,38 @@ def test_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> Non
     (problem,) = error.value.problems
     assert problem.what == "the pretrained weights of 'resnet18' could not be downloaded: name not known"
     assert "network connection" in problem.fix and "train from scratch" in problem.fix
+
+
+@pytest.mark.parametrize(("weights", "asked"), [("imagenet", "resnet10t"), ("c3_in1k", "resnet10t.c3_in1k")])
+def test_weights_of_timm_are_downloaded_by_tag(weights: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def offline(name: str, **options: Any) -> nn.Module:
+        calls.append((name, options))
+        raise ConnectionError("name not known")
+
+    monkeypatch.setattr("autoseg.baselines.pretrained.timm.create_model", offline)
+    with pytest.raises(UserError, match="could not be downloaded: name not known"):
+        fpn(3, 2, encoder="resnet10t", weights=weights)
+    assert calls == [(asked, {"pretrained": True})]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("pspnet-resnet10t", SMALL["pspnet"]),
+        ("upernet-resnet10t", {**SMALL["upernet"], "encoder_depth": 3}),
+        ("pan-mobilenetv3_small_050", {**SMALL["pan"], "encoder_depth": 3}),
+        ("setr-pup-vit_tiny_patch16_224", {"decoder_channels": 8}),
+    ],
+)
+def test_onnx_files_of_families_serve_images_of_any_size(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = registry.load("model", name)(3, 2, **options).eval()
+    export_onnx(network, tmp_path / "model.onnx", 3)
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    for shape in [(1, 3, 1, 1), (2, 3, 37, 90)]:
+        x = torch.randn(shape)
+        (logits,) = session.run(["logits"], {"image": x.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(logits), network(x), rtol=1e-4, atol=1e-4)

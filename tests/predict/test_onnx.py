@@ -117,6 +117,26 @@ def test_the_network_is_written_as_in_evaluation_and_stays_in_its_mode(tmp_path:
         torch.testing.assert_close(run(path, x), network.eval()(x))
 
 
+def test_a_file_that_cannot_be_written_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Conv2d(1, 1, 1)
+    export_onnx(network, tmp_path / "new" / "model.onnx", 1)
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["model.onnx"]
+    before = (tmp_path / "new" / "model.onnx").read_bytes()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="the ONNX file cannot be written") as error:
+        export_onnx(network, tmp_path / "file" / "model.onnx", 1)
+    assert error.value.problems[0].where == str(tmp_path / "file" / "model.onnx")
+
+    def too_large(self: object) -> bytes:
+        raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB: 3000000000")
+
+    monkeypatch.setattr(torch.onnx.ONNXProgram, "model_proto", property(too_large))
+    with pytest.raises(UserError, match="exceeds maximum protobuf size") as error:
+        export_onnx(network, tmp_path / "new" / "model.onnx", 1)
+    assert "2 GB" in error.value.problems[0].fix
+    assert (tmp_path / "new" / "model.onnx").read_bytes() == before
+
+
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def find(name: str) -> ModuleSpec | None:
         return None if name == "onnxscript" else sys.modules["onnx"].__spec__
