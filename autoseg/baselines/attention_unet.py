@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.baselines.layers import conv_layers, he_initialise, size_problems
+from autoseg.baselines.layers import conv_layers, encode, he_initialise, size_problems
 from autoseg.errors import raise_if
 from autoseg.nn.batchnorm import BatchNorm2d
 from autoseg.nn.padding import crop_to, pad_to_multiple
@@ -99,11 +99,7 @@ class AttentionUNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(N, num_classes, H, W)`` for a batch ``(N, in_channels, H, W)`` of any size."""
         x, size = pad_to_multiple(x, self.size_divisor)
-        skips: list[Tensor] = []
-        for level, block in enumerate(self.encoder):
-            x = block(F.max_pool2d(x, 2) if level else x)
-            skips.append(x)
-        skips.pop()  # the deepest map goes on directly
+        x, skips = encode(self.encoder, x)
         for up, gate, block in zip(self.up, self.gates, self.decoder, strict=True):
             skip = skips.pop()
             height, width = skip.shape[-2:]

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from autoseg.baselines.layers import conv_layers, he_initialise, linear_initialise, size_problems
+from autoseg.baselines.layers import conv_layers, encode, he_initialise, linear_initialise, size_problems
 from autoseg.errors import Problem, raise_if
 from autoseg.nn.batchnorm import BatchNorm2d
 from autoseg.nn.ops import pointwise
@@ -102,11 +101,7 @@ class DSUNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(N, num_classes, H, W)`` for a batch ``(N, in_channels, H, W)`` of any size."""
         x, size = pad_to_multiple(x, self.size_divisor)
-        skips: list[Tensor] = []
-        for level, block in enumerate(self.encoder):
-            x = block(F.max_pool2d(x, 2) if level else x)
-            skips.append(x)
-        skips.pop()  # the deepest map goes on directly
+        x, skips = encode(self.encoder, x)
         for up, fuse, block in zip(self.up, self.fuse, self.decoder, strict=True):
             x = block(fuse(torch.cat([skips.pop(), up(x)], dim=1)))
         return crop_to(self.head(x), size)

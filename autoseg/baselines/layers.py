@@ -46,6 +46,29 @@ def conv_layers(
     return nn.Sequential(*layers)
 
 
+def encode(stages: Iterable[nn.Module], x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The encoder of a U-Net: stages one after the other, with a 2x2 max pooling between two.
+
+    Args:
+        stages: Each keeps height and width.
+        x: ``(N, C, H, W)`` with sides that halve as often as there are poolings.
+
+    Returns:
+        The map of the last stage, and those of the stages before it, the finest first, which the decoder takes
+        from the end.
+
+    Example:
+        >>> deepest, skips = encode([nn.Identity()] * 3, torch.rand(1, 2, 8, 4))
+        >>> tuple(deepest.shape), [tuple(skip.shape[-2:]) for skip in skips]
+        ((1, 2, 2, 1), [(8, 4), (4, 2)])
+    """
+    maps: list[Tensor] = []
+    for stage in stages:
+        x = stage(F.max_pool2d(x, 2) if maps else x)
+        maps.append(x)
+    return x, maps[:-1]
+
+
 class DownsamplingBlock(nn.Module):
     """Half the size, more channels: a strided 3x3 convolution beside a 2x2 max pooling, normalised together.
 

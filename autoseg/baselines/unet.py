@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from autoseg.baselines.layers import conv_layers, he_initialise, size_problems
+from autoseg.baselines.layers import conv_layers, encode, he_initialise, size_problems
 from autoseg.errors import raise_if
 from autoseg.nn.padding import crop_to, pad_to_multiple
 
@@ -67,11 +66,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(N, num_classes, H, W)`` for a batch ``(N, in_channels, H, W)`` of any size."""
         x, size = pad_to_multiple(x, self.size_divisor)
-        skips: list[Tensor] = []
-        for level, block in enumerate(self.encoder):
-            x = block(F.max_pool2d(x, 2) if level else x)
-            skips.append(x)
-        skips.pop()  # the deepest map goes on directly
+        x, skips = encode(self.encoder, x)
         for up, block in zip(self.up, self.decoder, strict=True):
             x = block(torch.cat([skips.pop(), up(x)], dim=1))
         return crop_to(self.head(x), size)
